@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from compare.answers.questions import Check
 from compare.judge_config import CheckJudgeConfig
 from compare.judges.controls import ONE_ERROR, SHUFFLED, TRUNCATED
-from compare.judges.protocol import Claim, Judgment, Pair, Usage
+from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.reference import measured
 from potstill.task.answers import folded
 
 
-class CheckJudge:
+class CheckJudge(Judge):
     """Checks each answer alone.
 
     A regular expression may match the first words, in any order, and beside an error, so three
@@ -26,16 +26,10 @@ class CheckJudge:
     kind = "check"
     measures = True
     needs_assay = True
-    blind_to: frozenset[str] = frozenset({ONE_ERROR, SHUFFLED, TRUNCATED})
-    model: str | None = None
-    claim: Claim = "quality"
+    blind_to = frozenset({ONE_ERROR, SHUFFLED, TRUNCATED})
 
     def __init__(self, config: CheckJudgeConfig) -> None:
         self.name = config.name
-
-    def usage(self) -> Usage:
-        """Return zeros: nothing is requested."""
-        return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
         """Check both answers of each pair."""

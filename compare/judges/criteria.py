@@ -14,7 +14,7 @@ from typing import Literal
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
 from compare.judge_config import CriteriaJudgeConfig
-from compare.judges.protocol import Answerer, Claim, Judgment, Pair, Reading, Usage
+from compare.judges.protocol import Answerer, Judge, Judgment, Pair, Reading, Usage
 from compare.judges.reader import Reader, marked_text, schema_of_reply
 from compare.judges.reference import measured
 from potstill.schema import Message, Value
@@ -32,7 +32,7 @@ class Reply(Value):
     meets: Literal["yes", "no"]
 
 
-class CriteriaJudge:
+class CriteriaJudge(Judge):
     """A model behind OpenAI's API that reads each answer once for each criterion.
 
     No assay tests it: damaged answers may meet criteria, and labels of real answers show its errors
@@ -45,8 +45,6 @@ class CriteriaJudge:
     kind = "criteria"
     measures = True
     needs_assay = False
-    blind_to: frozenset[str] = frozenset()
-    claim: Claim = "quality"
 
     def __init__(
         self,
@@ -56,7 +54,7 @@ class CriteriaJudge:
         max_concurrency: int,
     ) -> None:
         self.name = config.name
-        self.model: str | None = endpoint.model
+        self.model = endpoint.model
         self._criteria = config.criteria
         self._reader = Reader(
             config,

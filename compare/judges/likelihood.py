@@ -12,21 +12,20 @@ from pathlib import Path
 
 from compare.answers.cache import JsonCache
 from compare.judge_config import LikelihoodJudgeConfig
-from compare.judges.protocol import Claim, Judgment, Pair, Usage
+from compare.judges.protocol import Judge, Judgment, Pair
 from potstill.files import sha256_bytes
 from potstill.progress import track
 
 SPARE_TOKENS = 8
 
 
-class LikelihoodJudge:
+class LikelihoodJudge(Judge):
     """Compares mean log-probabilities per token under the teacher."""
 
     kind = "likelihood"
     measures = False
     needs_assay = False
-    blind_to: frozenset[str] = frozenset()
-    claim: Claim = "similarity"
+    claim = "similarity"
 
     def __init__(
         self,
@@ -37,13 +36,9 @@ class LikelihoodJudge:
         num_threads: int | None,
     ) -> None:
         self.name = config.name
-        self.model: str | None = gguf_path.stem
+        self.model = gguf_path.stem
         self._path, self._identity, self._cache = gguf_path, identity, cache
         self._num_threads = num_threads
-
-    def usage(self) -> Usage:
-        """Return zeros: nothing is requested."""
-        return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
         """Compute both log-probabilities of each pair, one after another."""

@@ -13,7 +13,7 @@ from typing import Literal
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
 from compare.judge_config import LlmJudgeConfig
-from compare.judges.protocol import Claim, Judgment, Pair, Place, Side, Usage, Vote
+from compare.judges.protocol import Judge, Judgment, Pair, Place, Side, Usage, Vote
 from compare.judges.reader import Reader, marked_text, schema_of_reply
 from potstill.schema import Message, Value
 
@@ -28,7 +28,7 @@ class Reply(Value):
     winner: Literal["A", "B", "tie"]
 
 
-class LlmJudge:
+class LlmJudge(Judge):
     """A model behind OpenAI's API that reads each pair twice.
 
     Args:
@@ -38,14 +38,12 @@ class LlmJudge:
     kind = "llm"
     measures = False
     needs_assay = True
-    blind_to: frozenset[str] = frozenset()
-    claim: Claim = "quality"
 
     def __init__(
         self, config: LlmJudgeConfig, endpoint: Endpoint, cache: JsonCache, max_concurrency: int
     ) -> None:
         self.name = config.name
-        self.model: str | None = endpoint.model
+        self.model = endpoint.model
         self._disagreement = config.disagreement
         self._reader = Reader(
             config,

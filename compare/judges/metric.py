@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compare.judge_config import MetricJudgeConfig
-from compare.judges.protocol import Claim, Judgment, Pair, Usage
+from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.reference import measured
 from potstill.task.answers import Item
 from potstill.task.known_answers import whole_answer
@@ -20,7 +20,7 @@ WITHOUT_QUOTATION = "grounded"
 """The kind of metric whose known answers may lack what answers need."""
 
 
-class MetricJudge:
+class MetricJudge(Judge):
     """Scores each answer alone. It is exact by definition, so no assay tests it.
 
     Where it can score no answer, both would be equally wrong, and equal passes: a pair whose known
@@ -30,12 +30,10 @@ class MetricJudge:
     kind = "metric"
     measures = True
     needs_assay = False
-    blind_to: frozenset[str] = frozenset()
-    model: str | None = None
 
     def __init__(self, config: MetricJudgeConfig) -> None:
         self.name = config.name
-        self.claim: Claim = "quality" if config.known == "reference" else "similarity"
+        self.claim = "quality" if config.known == "reference" else "similarity"
         self._task = config.task
         self._metric = config.task.make_metrics()[0]
         self._tests_known = (
@@ -43,10 +41,6 @@ class MetricJudge:
             and self._metric.needs_known
             and config.task.metrics[0].kind != WITHOUT_QUOTATION
         )
-
-    def usage(self) -> Usage:
-        """Return zeros: nothing is requested."""
-        return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
         """Score both answers of each pair."""

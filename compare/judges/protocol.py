@@ -122,14 +122,14 @@ class Judge(Protocol):
 
     name: str
     kind: str
-    claim: Claim
-    model: str | None
+    claim: Claim = "quality"
+    model: str | None = None
     """Name of its model, if it has one."""
     measures: bool
     """Whether it measures each answer, from 0 to 1; otherwise it prefers one."""
     needs_assay: bool
     """Whether it may err, so that pairs with a known result must test it."""
-    blind_to: frozenset[str]
+    blind_to: frozenset[str] = frozenset()
     """Controls whose damage this kind of judge cannot see by design."""
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
@@ -141,3 +141,4 @@ class Judge(Protocol):
 
     def usage(self) -> Usage:
         """Return the cost of all judgments so far, including cached ones."""
+        return Usage()

@@ -12,32 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compare.judge_config import ReferenceJudgeConfig
-from compare.judges.protocol import Claim, Judgment, Pair, Usage
+from compare.judges.protocol import Judge, Judgment, Pair
 
 PERCENT = 100.0
 Metric = Callable[[str, str], float]
 """From an answer and a reference to a value from 0 to 1."""
 
 
-class ReferenceJudge:
+class ReferenceJudge(Judge):
     """Measures each answer against a reference text."""
 
     kind = "reference"
     measures = True
-    blind_to: frozenset[str] = frozenset()
-    model: str | None = None
 
     def __init__(self, config: ReferenceJudgeConfig) -> None:
         self.name = config.name
-        self.claim: Claim = "quality" if config.reference == "answer" else "similarity"
+        self.claim = "quality" if config.reference == "answer" else "similarity"
         # Similarity never decides.
         self.needs_assay = self.claim == "quality"
         self._of_teacher = config.reference == "teacher"
         self._metric = rouge_l() if config.metric == "rouge_l" else chrf()
-
-    def usage(self) -> Usage:
-        """Return zeros: nothing is requested."""
-        return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
         """Measure both answers of each pair."""

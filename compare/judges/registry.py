@@ -16,13 +16,10 @@ from compare.answers.client import Endpoint, find_endpoint
 from compare.config import CompareConfig
 from compare.judge_config import (
     AnyJudgeConfig,
-    CheckJudgeConfig,
     CriteriaJudgeConfig,
     LikelihoodJudgeConfig,
     LlmJudgeConfig,
-    MetricJudgeConfig,
     ModelJudgeConfig,
-    ReferenceJudgeConfig,
 )
 from compare.judges.check import CheckJudge
 from compare.judges.criteria import CriteriaJudge
@@ -93,23 +90,11 @@ def _likelihood(config: LikelihoodJudgeConfig, resources: JudgeResources) -> Jud
     )
 
 
-def _reference(config: ReferenceJudgeConfig, _resources: JudgeResources) -> Judge:
-    return ReferenceJudge(config)
-
-
-def _check(config: CheckJudgeConfig, _resources: JudgeResources) -> Judge:
-    return CheckJudge(config)
-
-
-def _metric(config: MetricJudgeConfig, _resources: JudgeResources) -> Judge:
-    return MetricJudge(config)
-
-
 BUILDERS: dict[str, Callable[[Any, JudgeResources], Judge]] = {
     "llm": _llm,
     "criteria": _criteria,
-    "reference": _reference,
-    "check": _check,
+    "reference": lambda config, _: ReferenceJudge(config),
+    "check": lambda config, _: CheckJudge(config),
     "likelihood": _likelihood,
-    "metric": _metric,
+    "metric": lambda config, _: MetricJudge(config),
 }
