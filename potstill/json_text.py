@@ -22,6 +22,15 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
     return value
 
 
+def parse_object(text: str) -> dict[str, Any]:
+    """Return the JSON object of a text; an empty one for all other texts."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def texts_in(text: str) -> Iterator[str]:
     """Yield the texts that stand in a JSON value, without its keys; what is no JSON, as it is."""
     try:

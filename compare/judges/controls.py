@@ -11,10 +11,10 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from compare.judges.protocol import Pair
-from potstill.json_text import parse_json
+from potstill.json_text import parse_object
 
 Expected = Literal["tie", "worse", "equal", "not_better"]
 """A sound judge's result for the changed answer: always a tie; worse; equal on average; not
@@ -126,8 +126,8 @@ def _one_error(answer: str, others: Sequence[str], chance: random.Random) -> str
 
 def _one_field(answer: str, others: Sequence[str], chance: random.Random) -> str | None:
     """Give one field of a JSON object the value that it has in another answer."""
-    own = _json_object(answer)
-    foreign = [found for other in others if (found := _json_object(other))] if own else []
+    own = parse_object(answer)
+    foreign = [found for other in others if (found := parse_object(other))] if own else []
     changes = [
         (key, other[key])
         for other in foreign
@@ -138,15 +138,6 @@ def _one_field(answer: str, others: Sequence[str], chance: random.Random) -> str
         return None
     key, value = chance.choice(changes)
     return json.dumps(own | {key: value}, ensure_ascii=False)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    """Return a JSON object; an empty one for all other texts."""
-    try:
-        found = parse_json(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _truncated(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:

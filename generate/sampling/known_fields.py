@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
+from potstill.json_text import parse_object
 from potstill.task.answers import Answer
 
 
 def bound_to(schema: str, known: Answer) -> str:
     """Return the schema with the fields of a known JSON object bound; else the schema itself."""
-    content, fields = json.loads(schema), _fields(known)
+    content, fields = json.loads(schema), parse_object(known.text)
     properties = content.get("properties", {})
     if fields.keys().isdisjoint(properties):
         return schema
@@ -26,15 +26,6 @@ def bound_to(schema: str, known: Answer) -> str:
 
 def binds_all(schema: str, known: Answer, others: Iterable[Answer]) -> bool:
     """Return whether a known answer binds every field that others have an answer for."""
-    fields = [set(_fields(other)) for other in others]
-    bound = _fields(known).keys() & json.loads(schema).get("properties", {}).keys()
+    fields = [set(parse_object(other.text)) for other in others]
+    bound = parse_object(known.text).keys() & json.loads(schema).get("properties", {}).keys()
     return all(fields) and set().union(*fields) <= bound
-
-
-def _fields(known: Answer) -> dict[str, Any]:
-    """Return a JSON object's fields; of another answer none."""
-    try:
-        fields = json.loads(known.text)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}

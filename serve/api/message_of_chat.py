@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
-from potstill.json_text import parse_json
+from potstill.json_text import parse_object
 from serve.api.http_answers import server_sent
 from serve.api.http_errors import error_body, status_of
 from serve.backends.protocol import ChatReply
@@ -39,7 +39,8 @@ class MessageOfChat:
         for call in message.get("tool_calls") or ():
             function = call["function"]
             block = _call(call["id"], function["name"])
-            content.append({**block, "input": _arguments(function["arguments"])})
+            # An answer that was cut off inside them has none.
+            content.append({**block, "input": parse_object(function["arguments"])})
         return self._message(content, _ending(choice), completion.get("usage") or NO_USAGE)
 
     async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:
@@ -121,15 +122,6 @@ def _event(kind: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
 
 def _call(call_id: str | None, name: str | None) -> JsonObject:
     return {"type": "tool_use", "id": call_id, "name": name}
-
-
-def _arguments(text: str) -> JsonObject:
-    """Return a call's arguments; none where the answer was cut off inside them."""
-    try:
-        arguments = parse_json(text or "{}")
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _ending(choice: Choice) -> JsonObject:

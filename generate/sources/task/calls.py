@@ -14,6 +14,7 @@ from generate.sources.task.filling import filled_in, is_filled_in
 from generate.sources.task.mentions import VAGUE
 from generate.sources.task.values import Values, choices
 from generate.sources.task.wanted import Turn, Wanted
+from potstill.json_text import parse_object
 from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall, folded
 from potstill.task.metrics.tool_calls import NO_CALL, names
@@ -241,11 +242,7 @@ def _user_turns(item: Item) -> list[Message]:
 
 
 def _arguments(call: ToolCall) -> Arguments:
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
+    return parse_object(call.arguments)
 
 
 def _call(name: str, arguments: Arguments) -> ToolCall:

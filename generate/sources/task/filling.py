@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 
+from potstill.json_text import parse_object
 from potstill.schema import Message
 from potstill.task.answers import Answer, ToolCall
 
@@ -50,9 +51,4 @@ def filled_in(call: ToolCall, num_turns: int, draw: random.Random) -> tuple[Mess
 
 
 def _pairs(call: ToolCall) -> set[str]:
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except ValueError:
-        return set()
-    pairs = arguments.items() if isinstance(arguments, dict) else ()
-    return {json.dumps(pair, sort_keys=True) for pair in pairs}
+    return {json.dumps(pair, sort_keys=True) for pair in parse_object(call.arguments).items()}

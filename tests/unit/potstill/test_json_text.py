@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.json_text import parse_json, texts_in
+from potstill.json_text import parse_json, parse_object, texts_in
 
 
 def test_values_are_parsed():
@@ -17,6 +17,13 @@ def test_values_are_parsed():
 def test_what_could_not_be_written_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011  (each has its own message)
         parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [('{"a": 1}', {"a": 1}), ("[1]", {}), ('{"a": ', {}), ("", {})]
+)
+def test_other_texts_are_empty_objects(text, found):
+    assert parse_object(text) == found
 
 
 @pytest.mark.parametrize(
