@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generate.sources.raw_prompt import RawPrompt
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from potstill.errors import ArtifactError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.tables import PROMPT_SCHEMA, write_rows
@@ -31,18 +31,16 @@ def with_reasons(rows: pa.Table, filters: list[str], reasons: list[str]) -> pa.T
     return rows
 
 
-def write_dropped_prompts(
-    directory: Path, dropped: Iterable[tuple[RawPrompt, str, str]]
-) -> dict[str, int]:
+def write_dropped_prompts(directory: Path, dropped: Iterable[DroppedPrompt]) -> dict[str, int]:
     """Write dropped prompts; return their number by filter.
 
     Args:
-        dropped: Prompts with filter and reason. They have neither cluster nor split.
+        dropped: They have neither cluster nor split.
 
     Raises:
         OSError: The file cannot be written.
     """
-    rows = [_row(prompt) | {"filter": name, "reason": reason} for prompt, name, reason in dropped]
+    rows = [_row(one.prompt) | {"filter": one.filter, "reason": one.reason} for one in dropped]
     write_rows(directory / DROPPED_NAME, dropped_schema(PROMPT_SCHEMA), rows)
     return dict(Counter(row["filter"] for row in rows))
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from generate.curation.config import CurationConfig
 from potstill.errors import ConfigError
-from potstill.schema import Conversation
+from potstill.schema import Conversation, Message
 from potstill.task.answers import Answer, Item, Score
 from potstill.task.metrics.config import SchemaConfig
 from potstill.task.metrics.json_valid import SchemaValid
@@ -71,8 +71,12 @@ def first_metric(task: Task | None, where: str) -> Metric:
 
 
 def first_answer(conversation: Conversation) -> Answer:
-    """Return the first answer; text alone where its calls cannot be read."""
-    message = conversation.completion[0]
+    """Return the first answer, as `read_answer` does."""
+    return read_answer(conversation.completion[0])
+
+
+def read_answer(message: Message) -> Answer:
+    """Return an answer; its text alone where its calls cannot be read."""
     try:
         return Answer.from_message(message)
     except ValueError:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from generate.config import GenerateConfig
 from generate.curation.checks import check_filters, file_digests
 from generate.curation.clusters import cluster, near_held_out, near_references
-from generate.curation.config import CurationConfig
 from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
 from generate.curation.prompt_filters import curate_prompts
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.splits import assign_beside_references, assign_splits, in_split
 from generate.sources.collect import collect_prompts, sources_digest
-from generate.sources.raw_prompt import RawPrompt
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.sources.shapes import LAST_ROLES
 from potstill.canaries import make_canaries
 from potstill.chat import control_texts
@@ -55,8 +54,6 @@ CONVERSATION_SETTINGS = {
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}
 """What of the task, beside its labels, determines the inputs that the teacher writes for it."""
-
-Dropped = tuple[RawPrompt, str, str]
 
 
 def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: RunDirectory) -> None:
@@ -94,10 +91,16 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         task=task,
     )
     found = _with_known(collected.prompts, task)
-    raw, leaked = _split_by_references(found, task, config.curation)
+    # Those that are similar to what the student will be measured on are not taught.
+    leaks = near_references(
+        found, task.references if task else (), config.curation.contamination_threshold
+    )
+    raw, leaked = _separated(found, leaks, "reference")
     curated = curate_prompts(raw, config.curation)
     controls = control_texts(teacher.checkpoint.tokenizer)
-    askable, unaskable = _split_by_control_texts(curated.kept, controls)
+    askable, unaskable = _separated(
+        curated.kept, _control_texts(curated.kept, controls), "control_token"
+    )
     clusters = cluster(askable, config.curation.cluster_threshold)
     _refuse_too_few(len(raw) + len(leaked), len(askable), len(set(clusters.values())))
     references = _references(config, task)
@@ -105,12 +108,9 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     kept += _canaries(config)
-    dropped = [
-        *leaked,
-        *((one.prompt, one.filter, one.reason) for one in (*collected.dropped, *curated.dropped)),
-        *unaskable,
-        *_too_near(askable, near),
-    ]
+    likeness = {name: f"like held-out prompt {other}" for name, other in near.items()}
+    _, too_near = _separated(askable, likeness, "near_held_out")
+    dropped = [*leaked, *collected.dropped, *curated.dropped, *unaskable, *too_near]
     with disk_errors("writing prompts", session.dir):
         write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
         dropped_by_filter = write_dropped_prompts(session.dir, dropped)
@@ -230,41 +230,28 @@ def _canaries(config: GenerateConfig) -> list[Prompt]:
     return [in_split(one, one.prompt_id, "train") for one in raw]
 
 
-def _split_by_references(
-    prompts: Sequence[RawPrompt], task: Task | None, config: CurationConfig
-) -> tuple[list[RawPrompt], list[Dropped]]:
-    """Separate prompts that are similar to what the student will be measured on."""
-    references = task.references if task else ()
-    near = near_references(prompts, references, config.contamination_threshold)
+def _separated(
+    prompts: Sequence[RawPrompt], reasons: Mapping[str, str], name: str
+) -> tuple[list[RawPrompt], list[DroppedPrompt]]:
+    """Separate the prompts with a reason to drop them, by prompt id; `name` is the filter's."""
     return (
-        [prompt for prompt in prompts if prompt.prompt_id not in near],
-        [(one, "reference", near[one.prompt_id]) for one in prompts if one.prompt_id in near],
+        [one for one in prompts if one.prompt_id not in reasons],
+        [
+            DroppedPrompt(one, name, reasons[one.prompt_id])
+            for one in prompts
+            if one.prompt_id in reasons
+        ],
     )
 
 
-def _split_by_control_texts(
-    prompts: Iterable[RawPrompt], controls: Sequence[str]
-) -> tuple[list[RawPrompt], list[Dropped]]:
-    """Separate prompts with the text of a control token, which would end their turn."""
-    askable: list[RawPrompt] = []
-    unaskable: list[Dropped] = []
+def _control_texts(prompts: Iterable[RawPrompt], controls: Sequence[str]) -> dict[str, str]:
+    """Return the texts of control tokens in prompts that have some: they would end their turn."""
+    found = {}
     for prompt in prompts:
-        found = [
-            control
-            for control in controls
-            if any(control in message.content for message in prompt.messages)
-        ]
-        if found:
-            unaskable.append((prompt, "control_token", ", ".join(found)))
-        else:
-            askable.append(prompt)
-    return askable, unaskable
-
-
-def _too_near(kept: Iterable[RawPrompt], near: dict[str, str]) -> Iterator[Dropped]:
-    for prompt in kept:
-        if prompt.prompt_id in near:
-            yield prompt, "near_held_out", f"like held-out prompt {near[prompt.prompt_id]}"
+        texts = [message.content for message in prompt.messages]
+        if inside := [one for one in controls if any(one in text for text in texts)]:
+            found[prompt.prompt_id] = ", ".join(inside)
+    return found
 
 
 def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:

@@ -18,6 +18,7 @@ from generate.curation.config import CurationConfig
 from generate.curation.pii import PersonalData
 from generate.curation.refusals import Refusal
 from generate.curation.reviews import Decision, Use, row_id
+from generate.curation.task_filters import read_answer
 from generate.sources.raw_prompt import RawPrompt, normalize
 from potstill.files import sha256_bytes
 from potstill.schema import Message
@@ -188,14 +189,6 @@ def merged(rows: Iterable[Row]) -> Iterator[Row]:
 def new_row_id(messages: Sequence[Message], completion: Sequence[Message]) -> str:
     """Return the id of a row whose prompt is not of a run's stage."""
     return row_id(RawPrompt(tuple(messages), "").prompt_id, completion)
-
-
-def read_answer(message: Message) -> Answer:
-    """Return an answer; its text alone where its calls cannot be read."""
-    try:
-        return Answer.from_message(message)
-    except ValueError:
-        return Answer(text=message.content)
 
 
 def shown_decision(decision: Decision) -> dict[str, Any]:

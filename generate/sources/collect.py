@@ -16,7 +16,7 @@ from generate.sources.config import SourceConfig
 from generate.sources.evolve import write_evolved
 from generate.sources.magpie import write_prompts
 from generate.sources.mix import KnownPrompts, pool, shares
-from generate.sources.raw_prompt import DroppedPrompt, RawPrompt, choose
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.sources.reading import read_source, source_digest
 from generate.sources.shapes import LastRole
 from generate.sources.task.writer import write_inputs
@@ -100,7 +100,7 @@ def collect_prompts(
             prompts = _marked(source, written.write(source, count, own, f"{kind}-{number}"))
             taken += prompts
             seeds += prompts
-    return Collected(choose(taken, len(taken)), written.dropped)
+    return Collected(sorted(taken, key=lambda one: one.prompt_id), written.dropped)
 
 
 def sources_digest(sources: Sequence[SourceConfig]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,19 +77,3 @@ class DroppedPrompt:
 def first_question(messages: Iterable[Message]) -> str:
     """Return a conversation's first question; a later one would not make sense on its own."""
     return next((one.content for one in messages if one.role == "user"), "")
-
-
-def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
-    """Drop prompts that differ from an earlier one only in case, spacing or punctuation."""
-    first_by_key: dict[str, RawPrompt] = {}
-    for prompt in prompts:
-        first_by_key.setdefault(prompt.key, prompt)
-    return list(first_by_key.values())
-
-
-def choose(prompts: Sequence[RawPrompt], count: int) -> list[RawPrompt]:
-    """Return a random but reproducible subset of `count` prompts, ordered by id.
-
-    Files are often sorted by topic: their first rows would cover one topic.
-    """
-    return sorted(prompts, key=lambda prompt: prompt.prompt_id)[:count]

@@ -9,6 +9,7 @@ from generate.curation.dropped import (
     with_reasons,
     write_dropped_prompts,
 )
+from generate.sources.raw_prompt import DroppedPrompt
 from potstill.tables import PROMPT_SCHEMA
 
 
@@ -17,15 +18,19 @@ def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
     known = '{"text": "4", "tool_calls": []}'
     origin = {"source": "a", "license": "MIT", "tools": tools, "known": known}
     asked = raw_prompt("One?", "Two.", "Three?", **origin)
-    dropped = [(asked, "length", "9 characters"), (raw_prompt("No"), "mine:own", "no reason")]
-    dropped.append((raw_prompt("Also no"), "length", "7 characters"))
+    dropped = [
+        DroppedPrompt(asked, "length", "9 characters"),
+        DroppedPrompt(raw_prompt("No"), "mine:own", "no reason"),
+        DroppedPrompt(raw_prompt("Also no"), "length", "7 characters"),
+    ]
     counts = write_dropped_prompts(tmp_path, dropped)
     table = pq.read_table(tmp_path / DROPPED_NAME)
     assert counts == {"length": 2, "mine:own": 1} == Counter(table["filter"].to_pylist())
     assert table.schema == dropped_schema(PROMPT_SCHEMA)
     rows = table.to_pylist()
-    assert [(row["filter"], row["reason"]) for row in rows] == [one[1:] for one in dropped]
-    assert [row["prompt_id"] for row in rows] == [one.prompt_id for one, _, _ in dropped]
+    assert [(row["prompt_id"], row["filter"], row["reason"]) for row in rows] == [
+        (one.prompt.prompt_id, one.filter, one.reason) for one in dropped
+    ]
     assert rows[0] | {"messages": [one["content"] for one in rows[0]["messages"]]} == {
         "prompt_id": asked.prompt_id,
         "cluster_id": None,

@@ -6,7 +6,7 @@ import pytest
 from compare.gate.generated import read_lines
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.config import SourceConfig
-from generate.sources.raw_prompt import RawPrompt, choose, normalize
+from generate.sources.raw_prompt import RawPrompt, normalize
 from generate.sources.reading import read_source
 from potstill.errors import ArtifactError, ConfigError
 from potstill.schema import SamplingParams
@@ -51,6 +51,10 @@ def collect(tmp_path):
     return run
 
 
+def by_id(prompts) -> list[RawPrompt]:
+    return sorted(prompts, key=lambda one: one.prompt_id)
+
+
 def counted(prompts) -> Counter[str]:
     return Counter(prompt.source for prompt in prompts)
 
@@ -59,13 +63,13 @@ def test_files_are_mixed_by_weight_and_need_no_teacher(collect, file_source):
     sources = [file_source("a", 100, weight=3), file_source("b", 100)]
     prompts = collect(sources)
     assert counted(prompts) == {"a.jsonl": 30, "b.jsonl": 10}
-    assert prompts == choose(prompts, 40)
+    assert prompts == by_id(prompts)
     assert collect(sources) == prompts
 
 
 def test_one_file_is_chosen_from_as_if_there_were_no_weights(collect, file_source):
     source = file_source("a", 100, weight=0.3)
-    assert collect([source], 20) == choose(list(read_source(source, last_role="user")), 20)
+    assert collect([source], 20) == by_id(read_source(source, last_role="user"))[:20]
 
 
 def test_a_file_that_runs_short_leaves_its_rest_to_the_others_and_to_the_teacher(

@@ -1,10 +1,11 @@
+import random
 import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.sources.mix import KnownPrompts, Pool, pool, shares
-from generate.sources.raw_prompt import RawPrompt, choose
+from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
 
 
@@ -15,12 +16,25 @@ def numbered(count: int, source: str, start: int = 0) -> list[RawPrompt]:
     ]
 
 
-def test_the_same_prompts_are_kept_whatever_their_order():
-    prompts = numbered(100, "a")
-    found = pool(prompts, 20, KnownPrompts())
-    assert found == Pool(choose(prompts, 20), num_read=100, num_distinct=100)
-    assert pool(iter(prompts[::-1]), 20, KnownPrompts()) == found
-    assert pool(prompts, 200, KnownPrompts()).prompts == choose(prompts, 200)
+def by_id(prompts) -> list[RawPrompt]:
+    return sorted(prompts, key=lambda one: one.prompt_id)
+
+
+@given(st.integers(0, 40), st.integers(1, 30), st.randoms())
+def test_the_same_prompts_are_kept_whatever_their_order(count, most, shuffler: random.Random):
+    prompts = numbered(count, "a")
+    found = pool(iter(prompts), most, KnownPrompts())
+    assert found == Pool(by_id(prompts)[:most], num_read=count, num_distinct=count)
+    shuffler.shuffle(prompts)
+    assert pool(prompts, most, KnownPrompts()) == found
+
+
+def test_what_is_kept_comes_from_everywhere_in_the_file():
+    prompts = numbered(1000, "a")
+    kept = pool(prompts, 100, KnownPrompts()).prompts
+    places = sorted(prompts.index(prompt) for prompt in kept)
+    assert 400 < sum(places) / 100 < 600
+    assert places != list(range(100))
 
 
 def test_a_prompt_of_two_sources_belongs_to_the_first():
@@ -30,8 +44,8 @@ def test_a_prompt_of_two_sources_belongs_to_the_first():
         RawPrompt((Message(role="user", content=prompt.messages[0].content.upper()),), "b")
         for prompt in ours
     ]
-    assert pool(ours + ours, 100, known) == Pool(choose(ours, 10), num_read=20, num_distinct=10)
-    own = choose(theirs[5:], 5)
+    assert pool(ours + ours, 100, known) == Pool(by_id(ours), num_read=20, num_distinct=10)
+    own = by_id(theirs[5:])
     assert pool(theirs + louder, 100, known) == Pool(own, num_read=20, num_distinct=5)
 
 
