@@ -24,7 +24,7 @@ from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
 from compare.verdict.examples import Example
 from compare.verdict.results import Verdict
-from potstill.errors import SchemaVersionError
+from potstill.errors import SchemaVersionError, first_problem
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFile
@@ -156,11 +156,10 @@ def read_report(path: Path) -> Report:
     try:
         return Report.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
         raise SchemaVersionError(
             "the report was written by another version of potstill",
             where=path,
-            found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            found=first_problem(error),
             hint="compare again with --force",
         ) from error
 

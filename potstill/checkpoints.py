@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
+from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError, first_line
 from potstill.hub import snapshot
 from potstill.models.dequantized import dequantized_checkpoint
 from potstill.models.files import find_gguf, find_local_gguf, is_gguf
@@ -236,7 +236,7 @@ def find_checkpoint(name: str) -> Path:
             where=name,
             expected="a checkpoint directory, the name of a model on the Hugging Face hub, a GGUF "
             "file, or one of " + ", ".join(NAMED_MODELS),
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="check the spelling, or download the model and name its directory",
         ) from error
 

@@ -6,6 +6,11 @@ Out: an exception whose text is a complete message for the user, with an exit co
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class PotstillError(Exception):
     """Root of every expected failure.
@@ -102,3 +107,14 @@ def error_from_dict(values: dict[str, str | None]) -> PotstillError:
     details = dict(values)
     kind: type[PotstillError] = globals()[str(details.pop("kind"))]
     return kind(str(details.pop("what")), **details)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library raised; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def first_problem(error: ValidationError, whole: str = "the value") -> str:
+    """Return where the first problem of a value is, in dotted names, and what; `whole` names it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from potstill.errors import ArtifactError, ManifestMismatchError
+from potstill.errors import ArtifactError, ManifestMismatchError, first_line
 from potstill.facts.base import Record, StageName
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
@@ -183,7 +183,7 @@ def read_lineage(path: Path) -> Lineage:
         raise ArtifactError(
             "the lineage cannot be read",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="a later potstill may have written it",
         ) from error
 

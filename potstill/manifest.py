@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from potstill import former_names
-from potstill.errors import ArtifactError, SchemaVersionError
+from potstill.errors import ArtifactError, SchemaVersionError, first_line
 from potstill.facts.base import Facts, InsidePath, Record
 from potstill.facts.registry import read_facts
 from potstill.files import (
@@ -174,7 +174,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactError(
             "the manifest is damaged",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="make the stage again with --force",
         ) from error
 

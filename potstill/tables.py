@@ -25,7 +25,7 @@ from potstill.distributions import (
     signal_fields,
     token_id_type,
 )
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.files import replacing
 from potstill.schema import Conversation, Message, Prompt, Split, Turn
 
@@ -259,7 +259,7 @@ def _read_batches(
             "a table cannot be read",
             where=path,
             expected="a complete Parquet file",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="restore the file, or make the stage again with --force",
         ) from error
 

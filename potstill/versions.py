@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from potstill.errors import ArtifactError, ConfigError, SchemaVersionError
+from potstill.errors import ArtifactError, ConfigError, SchemaVersionError, first_line
 from potstill.facts.base import Record
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.gguf import GgufFacts
@@ -129,7 +129,7 @@ def read_versions(run_directory: RunDirectory) -> Versions:
         raise ArtifactError(
             "the versions of the student cannot be read",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="restore the file; without it, the run's own student is served",
         ) from error
     if found.schema_version > SCHEMA_VERSION:

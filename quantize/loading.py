@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import ConversionError
+from potstill.errors import ConversionError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,6 @@ def _refusal(what: str, checkpoint_dir: Path, error: Exception) -> ConversionErr
     return ConversionError(
         f"the checkpoint's {what} cannot be loaded",
         where=checkpoint_dir,
-        found=str(error).splitlines()[0],
+        found=first_line(error),
         hint="restore the checkpoint, or make the stage that wrote it again with --force",
     )

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.files import disk_errors, write_text_atomically
 from train.config import TrainConfig
 from train.students.plan import StudentPlan
@@ -151,6 +151,6 @@ def read_json(kind: type[Value], path: Path) -> Value:
         raise ArtifactError(
             "the train stage's intermediate files cannot be read",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="run the train stage again with --force",
         ) from error

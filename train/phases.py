@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
 
-from potstill.errors import TrainingError
+from potstill.errors import TrainingError, first_line
 from train.arguments import offline_arguments
 from train.callbacks import ProgressCallback
 from train.data.batches import Collator, PackedCollator
@@ -73,7 +73,7 @@ def train(scratch_dir: Path, phase: Phase) -> None:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 "out of memory in a training step",
-                found=str(error).splitlines()[0],
+                found=first_line(error),
                 hint="lower train.batch_size and raise train.gradient_accumulation_steps as much, "
                 "or set train.gradient_checkpointing; then run again with --force",
             ) from error

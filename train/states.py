@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.files import disk_errors, replacing
 
 WHOLE_NAME = "whole"
@@ -99,7 +99,7 @@ def load_trained(model: Any, path: Path) -> None:  # noqa: ANN401  (untyped libr
         stored = load_file(path)
         unexpected = model.load_state_dict(stored, strict=False).unexpected_keys
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
+        raise _unreadable(path, first_line(error)) from error
     if unexpected:
         raise _unreadable(path, f"no place for {unexpected[0]}")
     trained = (name for name, one in model.named_parameters() if one.requires_grad)
@@ -143,6 +143,6 @@ def _saving(what: str, path: Path) -> Iterator[None]:
             raise ArtifactError(
                 f"{what} cannot be saved",
                 where=path,
-                found=str(error).splitlines()[0],
+                found=first_line(error),
                 hint="free disk space, then run the same command again",
             ) from error

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_problem
 from potstill.files import disk_errors
 
 LineT = TypeVar("LineT", bound=BaseModel)
@@ -47,7 +47,9 @@ def read_lines(
                 f"a line of a file of {what} cannot be used",
                 where=f"{path}:{number}",
                 expected=expected,
-                found=_problem(error),
+                found=first_problem(error, "the line")
+                if isinstance(error, ValidationError)
+                else f"not JSON: {error}",
                 hint=hint,
             ) from error
 
@@ -65,10 +67,3 @@ def append_line(path: Path, line: BaseModel, *, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(exclude_none=True) + "\n")
-
-
-def _problem(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return f"not JSON: {error}"
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.facts.conversations import ConversationsFacts
 from potstill.tables import PROMPT_SCHEMA, write_rows
 
@@ -60,7 +60,7 @@ def read_dropped(directory: Path, columns: list[str]) -> list[dict[str, Any]]:
         raise ArtifactError(
             "the dropped rows cannot be read",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="make the stage again with --force",
         ) from error
     return rows

@@ -18,7 +18,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_problem
 from potstill.files import disk_errors, sha256_bytes, sync_path
 from potstill.schema import Message, Value
 from potstill.task.answers import Answer, Item
@@ -179,14 +179,10 @@ class ReviewLog:
         try:
             return Decision.model_validate(json.loads(line))
         except ValueError as error:
-            problem: object = error
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ArtifactError(
                 "a line of a file of decisions cannot be used",
                 where=f"{self.path}:{len(self.decisions) + 1}",
                 expected=EXPECTED,
-                found=problem,
+                found=first_problem(error) if isinstance(error, ValidationError) else error,
                 hint="fix or remove the line",
             ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from generate.config import TurnsConfig
 from generate.curation.task_filters import first_answer, first_metric, score_of
-from potstill.errors import TeacherError
+from potstill.errors import TeacherError, first_line
 from potstill.schema import Conversation, Message
 from potstill.task.metrics.metric import Metric, safe_key
 from potstill.task.task import Task
@@ -135,7 +135,7 @@ def reward(model_name: str) -> Score:
             "the reward model cannot be loaded",
             where=directory,
             expected="a sequence classifier with one output and a chat template",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="check generate.turns.reward_model; where the GPU's memory is short, leave it "
             "some with generate.engine.kv_cache_bytes",
         ) from error

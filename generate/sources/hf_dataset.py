@@ -14,7 +14,7 @@ from typing import Any
 
 from generate.sources.config import SourceConfig
 from generate.sources.rows import BATCH_ROWS, SourceRow, table_rows
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, first_line
 from potstill.files import disk_errors, sha256_bytes, sha256_file
 from potstill.hub import guard_client
 
@@ -90,7 +90,7 @@ def _load_split(name: str, subset: str | None, split: str, revision: str | None)
             "the data set cannot be loaded",
             where=name,
             expected=f"a data set with split {split!r}, on the Hugging Face hub or in a directory",
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="check dataset, subset, split and revision of the source; a gated data set needs "
             "`hf auth login`, and without network it has to be on this machine",
         ) from error

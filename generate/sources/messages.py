@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from generate.sources.json_text import parse_json
 from generate.sources.rows import RowError
+from potstill.errors import first_problem
 from potstill.schema import Message
 from potstill.thinking import split_any
 
@@ -61,9 +62,7 @@ def to_message(given: object) -> Message:
     try:
         return Message.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RowError(f"{key}: {first['msg']}") from error
+        raise RowError(first_problem(error)) from error
 
 
 def tool_calls(given: object) -> str | None:

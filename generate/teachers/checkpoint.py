@@ -9,7 +9,7 @@ from typing import Any
 from generate.teachers.config import TeacherConfig
 from generate.teachers.end_tokens import read_end_token_ids
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
-from potstill.errors import TeacherError
+from potstill.errors import TeacherError, first_line
 from potstill.facts.shared import TeacherIdentity
 from potstill.models.dequantized import read_source
 
@@ -109,6 +109,6 @@ def _load(directory: Path, kind: str, what: str) -> Any:  # noqa: ANN401  (untyp
         raise TeacherError(
             f"the teacher's {what} cannot be read",
             where=directory,
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="copy or download the checkpoint again",
         ) from error

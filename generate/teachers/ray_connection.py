@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from generate.teachers.config import EngineConfig, RayConfig
-from potstill.errors import TeacherError
+from potstill.errors import TeacherError, first_line
 
 
 class RayConnection:
@@ -104,6 +104,6 @@ def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401
         raise TeacherError(
             "the Ray cluster does not respond",
             where=address or os.environ.get("RAY_ADDRESS") or "this machine",
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="check `ray status` there, and generate.ray.address",
         ) from error

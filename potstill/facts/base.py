@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from potstill.errors import SchemaVersionError
+from potstill.errors import SchemaVersionError, first_problem
 
 StageName = Literal[
     "update",
@@ -86,12 +86,10 @@ class Facts(Record):
         try:
             return cls.model_validate(known)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
             raise SchemaVersionError(
                 f"the facts of the {cls.stage} stage cannot be read by this version of potstill",
                 where=where,
                 expected=f"version {latest}",
-                found=f"version {version}, {key}: {first['msg']}",
+                found=f"version {version}, {first_problem(error)}",
                 hint=hint,
             ) from error

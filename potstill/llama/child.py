@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from potstill.errors import ArtifactError, BackendError, ConversionError
+from potstill.errors import ArtifactError, BackendError, ConversionError, first_line
 from potstill.workers import Worker, WorkerError
 
 
@@ -29,6 +29,6 @@ def ask_in_child(service: str, doing: str, subject: object, **request: object) -
         raise ConversionError(
             f"llama.cpp failed while {doing}",
             where=subject,
-            found=error.found or str(error).splitlines()[0],
+            found=error.found or first_line(error),
             hint="free disk space or memory; if there is enough, make the stage again with --force",
         ) from error

@@ -16,7 +16,7 @@ import transformers
 from tokenizers import pre_tokenizers
 from transformers import AddedToken, AutoTokenizer
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.llama.context import log_softmax, measuring
 from potstill.llama.hostile_texts import CODE, HOSTILE_TEXTS, WORDS, unicode_form
 from potstill.llama.model import LlamaModel
@@ -141,7 +141,7 @@ def _load(gguf_path: Path, kind: str, **options: object) -> Any:  # noqa: ANN401
             "transformers cannot read the GGUF file",
             where=gguf_path,
             expected="an architecture that transformers dequantizes",
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="name the model's original checkpoint",
         ) from error
 

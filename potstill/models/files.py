@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_line
 from potstill.files import CHUNK_BYTES, disk_errors, sha256_file, write_text_atomically
 from potstill.hub import snapshot
 from potstill.models.named import NAMED_MODELS, NamedModel
@@ -157,7 +157,7 @@ def _fetched_from_hub(model: NamedModel, target: Path) -> bool:
     try:
         path = _downloaded(f"{model.hub_repository}:{model.file_name}")
     except (OSError, ValueError) as error:
-        logger.info("not from the hub: %s", str(error).splitlines()[0])
+        logger.info("not from the hub: %s", first_line(error))
         return False
     if sha256_file(path) != model.sha256:
         logger.warning("the hub has another file under the name %s", model.file_name)
@@ -177,7 +177,7 @@ def _from_hub(name: str) -> Path:
             where=name,
             expected="a path, owner/repository:file.gguf on the Hugging Face hub, or one of "
             + ", ".join(NAMED_MODELS),
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="check the spelling, or download the file and name its path",
         ) from error
 

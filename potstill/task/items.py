@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from potstill.csv_text import CSV_SUFFIXES, EXPECTED_CSV, CsvError, read_csv
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, first_problem
 from potstill.files import read_typed_text
 from potstill.json_text import parse_json
 from potstill.schema import Message
@@ -126,8 +126,7 @@ def items_of_line(line: str, where: str, *, has_tools: bool) -> list[Item]:
         found = f"not JSON: {error.msg} at character {error.pos + 1}"
         raise _refusal(where, found, NO_JSONL_HINT) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise _refusal(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise _refusal(where, first_problem(error)) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _refusal(where, error) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from potstill.config import read_config_file, validate_tables
-from potstill.errors import ArtifactError, ConfigError
+from potstill.errors import ArtifactError, ConfigError, first_line
 from potstill.facts.task import TaskFacts
 from potstill.files import disk_errors, write_text_atomically
 from potstill.rundir import RunDirectory
@@ -42,7 +42,7 @@ def read_task(run_directory: RunDirectory) -> Task | None:
         raise ArtifactError(
             "the run's task cannot be read",
             where=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="remove the directory and run the stage again: it is made from [task]",
         ) from error
 

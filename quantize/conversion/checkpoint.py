@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import ArtifactError, ConversionError
+from potstill.errors import ArtifactError, ConversionError, first_line
 from quantize.conversion.sources import converter_dir, refuse_unknown
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Checkpoint:
             raise ArtifactError(
                 "the checkpoint's configuration cannot be read",
                 where=self.dir / "config.json",
-                found=str(error).splitlines()[0],
+                found=first_line(error),
                 hint="restore the file, or make the stage that wrote it again with --force",
             ) from error
 
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Iterator[Any]:
             "a checkpoint's weights cannot be read",
             where=path,
             expected="an intact safetensors file",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="restore the file, or make the stage that wrote it again with --force",
         ) from error
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from potstill.errors import first_problem
 from serve.errors import UpstreamError
 from serve.wire.chat import MAX_TOOLS
 from serve.wire.completions import MAX_CHOICES
@@ -137,12 +138,10 @@ def _check_of(shape: type[_Answer]) -> Check:
         try:
             shape.model_validate(answer)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
             raise UpstreamError(
                 "the answer of the model's server cannot be used",
                 where="model",
-                found=f"{place}: {first['msg']}"[:200],
+                found=first_problem(error)[:200],
             ) from None
         assert isinstance(answer, dict)
         given = dict(answer)

@@ -17,7 +17,7 @@ import torch
 
 from potstill.api_keys import read_api_key
 from potstill.distributions import TokenDistributions
-from potstill.errors import TrainingError
+from potstill.errors import TrainingError, first_line
 from potstill.token_scores import (
     PATH,
     UnusableAnswerError,
@@ -74,7 +74,7 @@ class ServedTeacher:
                 "the teacher's server does not score the student's answers",
                 where=f"train.on_policy.teacher.base_url = {self._config.base_url}",
                 expected=f"log-probabilities of token ids from {PATH} with echo",
-                found=(str(error) or type(error).__name__).splitlines()[0],
+                found=first_line(error),
                 hint="serve the teacher with vLLM and --max-logprobs "
                 f"{top_logprobs}, then run the same command again",
             ) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from potstill.errors import TrainingError
+from potstill.errors import TrainingError, first_line
 from potstill.files import disk_errors
 from train.students.checks import logits_of, refuse_other_logits, refuse_unknown_head
 
@@ -46,7 +46,7 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (untyped library)
             "the checkpoint cannot be loaded",
             where=checkpoint_dir,
             expected="config.json and complete safetensors files that fit it",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="copy or download the checkpoint again",
         ) from error
     if info["missing_keys"]:

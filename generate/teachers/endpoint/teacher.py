@@ -31,7 +31,7 @@ from generate.teachers.protocol import (
     ScoreRequests,
 )
 from potstill.chat import with_thinking
-from potstill.errors import PotstillError, TeacherError
+from potstill.errors import PotstillError, TeacherError, first_line
 from potstill.thinking import SWITCHES
 from potstill.token_scores import UnusableAnswerError
 
@@ -297,7 +297,7 @@ def connect(
         raise TeacherError(
             "the teacher's tokenizer cannot be loaded",
             where=name,
-            found=(str(error) or type(error).__name__).splitlines()[0],
+            found=first_line(error),
             hint="name a checkpoint directory, or a model on the Hugging Face hub",
         ) from error
     if tokenizer.chat_template is None:

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from potstill import errors
 from potstill.errors import (
@@ -19,6 +20,8 @@ from potstill.errors import (
     TeacherError,
     TrainingError,
     error_from_dict,
+    first_line,
+    first_problem,
 )
 
 TREE = {
@@ -85,3 +88,24 @@ def test_a_message_survives_the_way_between_processes(duplicate):
     error = ManifestMismatchError("it broke", where="row 7", found=0, hint="mend it")
     assert str(duplicate(error)) == str(error)
     assert duplicate(error).where == "row 7"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("one\ntwo"), "one"), (OSError(), "OSError"), (ValueError("\n"), "ValueError")],
+)
+def test_a_library_error_is_quoted_in_one_line(error, line):
+    assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ([{"a": 1}, {"a": "x"}], "1.a: Input should be a valid integer"),
+        (7, "the file: Input should be a valid list"),
+    ],
+)
+def test_a_problem_of_a_value_is_quoted_with_its_place(value, problem):
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(list[dict[str, int]]).validate_python(value)
+    assert first_problem(raised.value, "the file").startswith(problem)
