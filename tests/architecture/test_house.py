@@ -1,7 +1,5 @@
 """Conventions that no linter checks."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

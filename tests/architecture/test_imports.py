@@ -3,8 +3,6 @@
 That the contracts hold is what `make check` shows with lint-imports.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

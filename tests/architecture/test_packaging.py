@@ -1,7 +1,5 @@
 """What pyproject.toml declares: what each room imports, in ranges that hold the tested versions."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

@@ -1,7 +1,5 @@
 """What scripts/setup does on other machines, by the script itself with their programs imitated."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The Modelfile's template in Go's own language, which Ollama renders chats in."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

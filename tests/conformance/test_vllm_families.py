@@ -1,7 +1,5 @@
 """Which families vLLM samples on this machine, with the log-probabilities of transformers."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

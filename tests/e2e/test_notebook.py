@@ -1,7 +1,5 @@
 """The notebook of examples/, executed from its first cell to its last by a real kernel."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

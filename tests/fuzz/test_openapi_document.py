@@ -1,7 +1,5 @@
 """Every answer is as the OpenAPI document describes it, whatever schemathesis sends."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Every file type that llama.cpp makes, of one random layer whose rows suit them all."""
 
-from __future__ import annotations
-
 import pytest
 from gguf import GGUFReader
 

@@ -1,7 +1,5 @@
 """Versions for other machines, resolved on this one, which installs none of them; hashes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

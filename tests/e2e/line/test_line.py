@@ -1,7 +1,5 @@
 """What a user gets from the whole line: artifacts that verify, a report, a served student."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

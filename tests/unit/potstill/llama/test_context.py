@@ -1,7 +1,5 @@
 """Logits with the settings of every measurement, on a tiny random model."""
 
-from __future__ import annotations
-
 import llama_cpp
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """A tiny random model with SmolLM2's vocabulary, as llama.cpp reads it."""
 
-from __future__ import annotations
-
 import pytest
 
 from potstill.errors import ArtifactError

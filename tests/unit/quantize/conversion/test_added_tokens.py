@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from gguf import TokenType
 from tokenizers import AddedToken

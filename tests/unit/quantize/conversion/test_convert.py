@@ -1,7 +1,5 @@
 """What llama.cpp's converter is told, and what it refuses; integration tests verify its files."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Where a sliding window bounds the context, and what a converter is told beyond its own."""
 
-from __future__ import annotations
-
 import pytest
 from gguf import GGUFWriter
 

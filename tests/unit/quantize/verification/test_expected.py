@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from potstill.chat import render_prompt
 from potstill.schema import Message
 from quantize.loading import load_tokenizer

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from potstill.chat import render_prompt, tokenize

@@ -23,11 +23,6 @@ def variant_of(server: LiveServer, user: str) -> str:
     return server.ask(user=user).headers[VARIANT_HEADER]
 
 
-def users_of(server: LiveServer, variant: str, number: int) -> list[str]:
-    found = (f"u{n}" for n in range(1000))
-    return [user for user in found if variant_of(server, user) == variant][:number]
-
-
 def test_a_user_gets_the_same_variant_each_time(live, no_shadow):
     server = live(split(**no_shadow))
     first = [variant_of(server, f"u{n}") for n in range(20)]

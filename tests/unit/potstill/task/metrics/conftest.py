@@ -1,7 +1,5 @@
 """Items and answers in one line."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
