@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from generate.curation.config import CurationConfig
 from generate.curation.language import Language
 from generate.curation.pii import PersonalData
-from generate.curation.refusals import Refusal
-from generate.curation.registry import OwnFilter, make_filters
+from generate.curation.refusals import judge_refusal
+from generate.curation.registry import make_filters
 from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
-from generate.curation.task_filters import TASK_FILTERS, Decode, MakeTaskFilter
+from generate.curation.task_filters import TASK_FILTERS, Decode, Judge
 from generate.curation.toxicity import Toxicity
 from generate.sources.raw_prompt import normalize
 from potstill.schema import Conversation, Message, Turn
@@ -34,13 +33,6 @@ class Drop:
     reason: str
 
 
-class ConversationFilter(Protocol):
-    """A filter of potstill or of the user."""
-
-    def judge(self, conversation: Conversation, /) -> str | None:
-        """Return why a conversation is dropped, or None."""
-
-
 class ConversationCurator:
     """Applies the configured filters to conversations.
 
@@ -54,11 +46,9 @@ class ConversationCurator:
     def __init__(
         self, config: CurationConfig, task: Task | None = None, decode: Decode | None = None
     ) -> None:
-        of_task = {
-            name: partial(_of_task, make, task, decode) for name, make in TASK_FILTERS.items()
-        }
+        of_task = {name: partial(make, task, decode) for name, make in TASK_FILTERS.items()}
         known = CONVERSATION_FILTERS | of_task
-        self._filters = make_filters("conversation_filters", config, known, _own)
+        self._filters = make_filters("conversation_filters", config, known, lambda own: own.judge)
 
     def judge(self, conversation: Conversation) -> Drop | None:
         """Return the first filter's reason to drop a conversation; None to keep it.
@@ -67,8 +57,8 @@ class ConversationCurator:
         """
         if conversation.prompt.is_canary:
             return None
-        for name, one in self._filters.items():
-            if (reason := one.judge(conversation)) is not None:
+        for name, judge in self._filters.items():
+            if (reason := judge(conversation)) is not None:
                 return Drop(name, reason)
         for one in self._filters.values():
             if isinstance(one, DuplicateAnswer):
@@ -83,7 +73,7 @@ class DuplicateAnswer:
         self._prompt_ids: dict[int, str] = {}
         """Prompts of the conversations that are kept, by the hash of their answers."""
 
-    def judge(self, conversation: Conversation) -> str | None:
+    def __call__(self, conversation: Conversation) -> str | None:
         """Return the prompt with the same answers as a reason, or None."""
         prompt_id = self._prompt_ids.get(_hash(conversation))
         return prompt_id and f"same answers as prompt {prompt_id}"
@@ -93,53 +83,30 @@ class DuplicateAnswer:
         self._prompt_ids.setdefault(_hash(conversation), conversation.prompt.prompt_id)
 
 
-class _EachAnswer:
-    """Applies a filter of texts to the teacher's answers, one by one."""
-
-    def __init__(self, judge_answer: Callable[[Message], str | None]) -> None:
-        self._judge_answer = judge_answer
-
-    def judge(self, conversation: Conversation) -> str | None:
-        reasons = map(self._judge_answer, _answers(conversation))
+def _each_answer(judge_answer: Callable[[Message], str | None]) -> Judge:
+    def judge(conversation: Conversation) -> str | None:
+        reasons = map(judge_answer, _answers(conversation))
         return next((reason for reason in reasons if reason is not None), None)
 
-
-class _Refusing:
-    """Applies the filter of refusals, except where the known answer is one."""
-
-    def __init__(self) -> None:
-        self._judge_text = Refusal().judge_text
-        self._each_answer = _texts(self._judge_text)
-
-    def judge(self, conversation: Conversation) -> str | None:
-        known = conversation.prompt.known
-        if known is not None and self._judge_text(Answer.model_validate_json(known).text):
-            return None
-        return self._each_answer.judge(conversation)
+    return judge
 
 
-class _EachTurn:
-    """Applies a filter of token ids to the teacher's answers, one by one."""
-
-    def __init__(self, judge_turn: Callable[[Turn, list[int]], str | None]) -> None:
-        self._judge_turn = judge_turn
-
-    def judge(self, conversation: Conversation) -> str | None:
+def _each_turn(judge_turn: Callable[[Turn, list[int]], str | None]) -> Judge:
+    def judge(conversation: Conversation) -> str | None:
         for turn in conversation.turns:
             ids = conversation.token_ids[turn.start : turn.start + turn.num_tokens].tolist()
-            if (reason := self._judge_turn(turn, ids)) is not None:
+            if (reason := judge_turn(turn, ids)) is not None:
                 return reason
         return None
 
-
-def _of_task(
-    make: MakeTaskFilter, task: Task | None, decode: Decode | None, config: CurationConfig
-) -> ConversationFilter:
-    return make(config, task, decode)
+    return judge
 
 
-def _own(own: OwnFilter) -> ConversationFilter:
-    return own
+def _refusing(conversation: Conversation) -> str | None:
+    known = conversation.prompt.known
+    if known is not None and judge_refusal(Answer.model_validate_json(known).text):
+        return None  # The known answer is a refusal.
+    return _texts(judge_refusal)(conversation)
 
 
 def _answers(conversation: Conversation) -> Iterator[Message]:
@@ -150,19 +117,19 @@ def _hash(conversation: Conversation) -> int:
     return hash("\n".join(normalize(answer.content) for answer in _answers(conversation)))
 
 
-def _texts(judge_text: Callable[[str], str | None]) -> ConversationFilter:
-    return _EachAnswer(lambda answer: judge_text(answer.content))
+def _texts(judge_text: Callable[[str], str | None]) -> Judge:
+    return _each_answer(lambda answer: judge_text(answer.content))
 
 
-def _empty(_config: CurationConfig) -> ConversationFilter:
+def _empty(_config: CurationConfig) -> Judge:
     def judge(answer: Message) -> str | None:
         says_something = answer.content.strip() or answer.tool_calls
         return None if says_something else "an answer without text"
 
-    return _EachAnswer(judge)
+    return _each_answer(judge)
 
 
-def _looping(config: CurationConfig) -> ConversationFilter:
+def _looping(config: CurationConfig) -> Judge:
     def judge(turn: Turn, ids: list[int]) -> str | None:
         said = ids[:-1] if turn.finish_reason == "stop" else ids
         if len(said) < MIN_TOKENS:
@@ -174,10 +141,10 @@ def _looping(config: CurationConfig) -> ConversationFilter:
             return f"{share:.0%} of an answer's tokens are in repeated runs"
         return None
 
-    return _EachTurn(judge)
+    return _each_turn(judge)
 
 
-def _length(config: CurationConfig) -> ConversationFilter:
+def _length(config: CurationConfig) -> Judge:
     def judge(turn: Turn, _ids: list[int]) -> str | None:
         if turn.num_tokens < config.min_answer_tokens:
             return f"an answer of {turn.num_tokens} tokens, minimum {config.min_answer_tokens}"
@@ -185,25 +152,25 @@ def _length(config: CurationConfig) -> ConversationFilter:
             return f"an answer of {turn.num_tokens} tokens, maximum {config.max_answer_tokens}"
         return None
 
-    return _EachTurn(judge)
+    return _each_turn(judge)
 
 
-def _truncated(_config: CurationConfig) -> ConversationFilter:
+def _truncated(_config: CurationConfig) -> Judge:
     def judge(turn: Turn, _ids: list[int]) -> str | None:
         if turn.finish_reason == "length":
             return f"an answer truncated after {turn.num_tokens} tokens"
         return None
 
-    return _EachTurn(judge)
+    return _each_turn(judge)
 
 
-CONVERSATION_FILTERS: dict[str, Callable[[CurationConfig], ConversationFilter]] = {
+CONVERSATION_FILTERS: dict[str, Callable[[CurationConfig], Judge]] = {
     "empty": _empty,
     "looping": _looping,
     "language": lambda config: _texts(Language(config).judge_text),
     "length": _length,
     "truncated": _truncated,
-    "refusal": lambda _config: _Refusing(),
+    "refusal": lambda _config: _refusing,
     "personal_data": lambda config: _texts(PersonalData(config).judge_text),
     "toxicity": lambda config: _texts(Toxicity(config).judge_text),
     "duplicate_answer": lambda _config: DuplicateAnswer(),

@@ -14,7 +14,7 @@ from generate.curation.contamination import Contamination
 from generate.curation.language import Language
 from generate.curation.pii import PersonalData
 from generate.curation.redaction import redact_prompt
-from generate.curation.registry import OwnFilter, make_filters
+from generate.curation.registry import make_filters
 from generate.curation.similarity import pairs_within
 from generate.curation.toxicity import Toxicity
 from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
@@ -69,7 +69,7 @@ def make_prompt_filters(config: CurationConfig) -> dict[str, JudgeAll]:
             expected="contamination among the filters, or no evaluation_sets",
             found=", ".join(config.prompt_filters) or "no filter",
         )
-    return make_filters("prompt_filters", config, PROMPT_FILTERS, _own)
+    return make_filters("prompt_filters", config, PROMPT_FILTERS, lambda own: _each(own.judge))
 
 
 def _without_personal_data(
@@ -97,10 +97,6 @@ def _each(judge: Callable[[RawPrompt], str | None]) -> JudgeAll:
         return {position: reason for position, reason in judged if reason is not None}
 
     return judge_all
-
-
-def _own(own: OwnFilter) -> JudgeAll:
-    return _each(own.judge)
 
 
 def _length(config: CurationConfig) -> JudgeAll:

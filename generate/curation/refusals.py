@@ -44,12 +44,9 @@ _REFUSAL = re.compile(
 )
 
 
-class Refusal:
-    """Drops answers that begin with a refusal, or in whose JSON a text does."""
-
-    def judge_text(self, text: str) -> str | None:
-        """Return a reason if an answer is a refusal, or None."""
-        return "begins with a refusal" if any(map(_begins, texts_in(text))) else None
+def judge_refusal(text: str) -> str | None:
+    """Return a reason if an answer begins with a refusal, or in its JSON a text does; or None."""
+    return "begins with a refusal" if any(map(_begins, texts_in(text))) else None
 
 
 def _begins(text: str) -> bool:

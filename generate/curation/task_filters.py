@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Protocol
 
 from generate.curation.config import CurationConfig
 from potstill.errors import ConfigError
@@ -21,36 +20,9 @@ from potstill.task.metrics.metric import Metric, safe_key, safe_score
 from potstill.task.task import Task
 
 Judge = Callable[[Conversation], str | None]
+"""Returns why a conversation is dropped, or None."""
 Decode = Callable[[Sequence[int]], str]
-
-
-class TaskFilter:
-    """Applies a filter to the conversations of the task."""
-
-    def __init__(self, judge_own: Judge) -> None:
-        self._judge_own = judge_own
-
-    def judge(self, conversation: Conversation) -> str | None:
-        """Return why a conversation is dropped, or None."""
-        prompt = conversation.prompt
-        return None if prompt.is_general or prompt.is_given else self._judge_own(conversation)
-
-
-class MakeTaskFilter(Protocol):
-    """A factory of filters."""
-
-    def __call__(
-        self, config: CurationConfig, task: Task | None, decode: Decode | None, /
-    ) -> TaskFilter:
-        """Return the filter.
-
-        Args:
-            decode: From token ids to text; None where the filter is only checked.
-
-        Raises:
-            ConfigError: The task lacks what it needs.
-        """
-        ...
+"""From token ids to text; None where a filter is only checked."""
 
 
 def first_metric(task: Task | None, where: str) -> Metric:
@@ -100,7 +72,17 @@ def _score_against_known(metric: Metric, conversation: Conversation) -> Score | 
     return None if conversation.prompt.known is None else score_of(metric, conversation)
 
 
-def _schema(_config: CurationConfig, task: Task | None, _decode: Decode | None) -> TaskFilter:
+def _of_task(judge: Judge) -> Judge:
+    """Apply a filter to the conversations of the task only."""
+
+    def judge_own(conversation: Conversation) -> str | None:
+        prompt = conversation.prompt
+        return None if prompt.is_general or prompt.is_given else judge(conversation)
+
+    return judge_own
+
+
+def _schema(task: Task | None, _decode: Decode | None, _config: CurationConfig) -> Judge:
     metric: Metric
     if task is not None and task.schema_content is not None:
         metric, what = SchemaValid(SchemaConfig(), task.schema_content), "the task's schema"
@@ -112,10 +94,10 @@ def _schema(_config: CurationConfig, task: Task | None, _decode: Decode | None) 
         readable = safe_key(metric, first_answer(conversation)) is not None
         return None if readable else f"{what} cannot read an answer"
 
-    return TaskFilter(judge)
+    return _of_task(judge)
 
 
-def _known(config: CurationConfig, task: Task | None, _decode: Decode | None) -> TaskFilter:
+def _known(task: Task | None, _decode: Decode | None, config: CurationConfig) -> Judge:
     metric = first_metric(task, "generate.curation.conversation_filters: known")
 
     def judge(conversation: Conversation) -> str | None:
@@ -126,20 +108,20 @@ def _known(config: CurationConfig, task: Task | None, _decode: Decode | None) ->
             f": {score.problem}" if score.problem else ""
         )
 
-    return TaskFilter(judge)
+    return _of_task(judge)
 
 
-def _agreement(config: CurationConfig, _task: Task | None, _decode: Decode | None) -> TaskFilter:
+def _agreement(_task: Task | None, _decode: Decode | None, config: CurationConfig) -> Judge:
     def judge(conversation: Conversation) -> str | None:
         share = conversation.score
         if share is None or share >= config.min_agreement:
             return None
         return f"{share:.0%} of the answers say the same"
 
-    return TaskFilter(judge)
+    return _of_task(judge)
 
 
-def _confidence(config: CurationConfig, task: Task | None, decode: Decode | None) -> TaskFilter:
+def _confidence(task: Task | None, decode: Decode | None, config: CurationConfig) -> Judge:
     metric = first_metric(task, "generate.curation.conversation_filters: confidence")
 
     def judge(conversation: Conversation) -> str | None:
@@ -154,7 +136,7 @@ def _confidence(config: CurationConfig, task: Task | None, decode: Decode | None
             return None
         return f"{key}: probability {probability:.2f} under the teacher"
 
-    return TaskFilter(judge)
+    return _of_task(judge)
 
 
 def probability_of(text: str, conversation: Conversation, decode: Decode) -> float:
@@ -176,7 +158,7 @@ def probability_of(text: str, conversation: Conversation, decode: Decode) -> flo
     return math.exp(sum(spelled))
 
 
-TASK_FILTERS: dict[str, MakeTaskFilter] = {
+TASK_FILTERS: dict[str, Callable[[Task | None, Decode | None, CurationConfig], Judge]] = {
     "schema": _schema,
     "known": _known,
     "agreement": _agreement,

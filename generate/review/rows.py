@@ -16,7 +16,7 @@ from typing import Any
 from generate.curation.clusters import cluster
 from generate.curation.config import CurationConfig
 from generate.curation.pii import PersonalData
-from generate.curation.refusals import Refusal
+from generate.curation.refusals import judge_refusal
 from generate.curation.reviews import Decision, Use, row_id
 from generate.curation.task_filters import read_answer
 from generate.sources.raw_prompt import RawPrompt, normalize
@@ -138,8 +138,7 @@ class Doubts:
 
     def __init__(self, task: Task | None) -> None:
         self._metrics = task.make_metrics() if task else []
-        self._refusal = Refusal()
-        self._personal = PersonalData(CurationConfig())
+        self._personal_data = PersonalData(CurationConfig()).judge_text
 
     def by_metrics(self, answer: Message, item: Item) -> Iterator[tuple[str, str]]:
         """Yield each metric that scores an answer below 1, and what it says."""
@@ -154,8 +153,8 @@ class Doubts:
         """Yield what filters of texts say of an answer."""
         if not (answer.content.strip() or answer.tool_calls):
             yield Doubt("empty", "an answer without text")
-        for kind, judge in (("refusal", self._refusal), ("personal_data", self._personal)):
-            if (reason := judge.judge_text(answer.content)) is not None:
+        for kind, judge in (("refusal", judge_refusal), ("personal_data", self._personal_data)):
+            if (reason := judge(answer.content)) is not None:
                 yield Doubt(kind, reason)
 
     def disagreeing(self, answers: Sequence[Message]) -> Iterator[Doubt | None]:

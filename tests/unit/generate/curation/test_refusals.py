@@ -1,6 +1,6 @@
 import pytest
 
-from generate.curation.refusals import Refusal
+from generate.curation.refusals import judge_refusal
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from generate.curation.refusals import Refusal
     ],
 )
 def test_refusals_are_recognized(text):
-    assert Refusal().judge_text(text) == "begins with a refusal"
+    assert judge_refusal(text) == "begins with a refusal"
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_refusals_are_recognized(text):
     ],
 )
 def test_other_answers_are_none(text):
-    assert Refusal().judge_text(text) is None
+    assert judge_refusal(text) is None
