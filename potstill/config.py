@@ -6,6 +6,7 @@ Out: validated, frozen tables; the resolved TOML. Unknown keys are refused.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -110,7 +111,7 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
     Raises:
         ConfigError: An override has no `=`, or sets a key below a plain value.
     """
-    merged = _copy(content)
+    merged = copy.deepcopy(content)
     for override in overrides:
         dotted, separator, text = override.partition("=")
         if not separator or not dotted.strip():
@@ -215,12 +216,6 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value has any type)
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _copy(value) if isinstance(value, Mapping) else value for key, value in content.items()
-    }
 
 
 def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,19 +190,8 @@ def read_rows(
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
     """
-    for batch in read_batches(path, schema, columns):
+    for batch in _read_batches(path, (schema,), columns):
         yield from batch.to_pylist()
-
-
-def read_batches(
-    path: Path, schema: pa.Schema, columns: list[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a Parquet file, of BATCH_ROWS at most.
-
-    Raises:
-        ArtifactError: The file is missing, damaged, or has other columns.
-    """
-    return _read_batches(path, (schema,), columns)
 
 
 def read_conversation_batches(

@@ -25,7 +25,7 @@ from serve.backends.protocol import ChatBackend, Observer, Watcher
 from serve.config import ServeConfig
 from serve.exchange_log import ExchangeLog
 from serve.experiment import routes as live_traffic
-from serve.experiment.answer_log import AnswerLog
+from serve.experiment.answer_log import store_answer
 from serve.experiment.construction import cascades_over, check_names, experiments_over
 from serve.experiment.routes import LiveTraffic
 from serve.files import named_files
@@ -156,7 +156,7 @@ def _run(given: ServeConfig, served: Models, follow: Callable[[], Models] | None
                 storage, experiments_over(config.experiments, backends, storage, metrics)
             )
             backends |= live.experiments
-            observers.append(AnswerLog(storage))
+            observers.append(partial(store_answer, storage))
             routers.append(live_traffic.router)
         app = create_app(
             backends,

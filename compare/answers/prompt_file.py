@@ -7,7 +7,6 @@ In: a file. Out: `Question`s. A line is an object with `messages` or `prompt`
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Self
 
@@ -24,33 +23,12 @@ EXPECTED = (
 )
 
 
-class _Check(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    exact: str | None = None
-    regex: str | None = None
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> Self:
-        if (self.exact is None) == (self.regex is None):
-            raise ValueError("a check is either exact or regex")
-        try:
-            re.compile(self.regex or "")
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return self
-
-    def value(self) -> Check:
-        if self.exact is not None:
-            return Check(kind="exact", value=self.exact)
-        return Check(kind="regex", value=str(self.regex))
-
-
 class _Row(BaseModel):
     model_config = ConfigDict(extra="ignore")
     messages: list[Message] = Field(default_factory=list)
     prompt: str | None = None
     answer: str | None = None
-    check: _Check | None = None
+    check: Check | None = None
     prompt_id: str | None = None
     cluster_id: str | None = None
     source: str | None = None
@@ -97,5 +75,5 @@ def _question(row: _Row, name: str) -> Question:
         messages=tuple(row.messages),
         slices=slices_of(row.messages, source, row.language),
         reference=row.answer,
-        check=row.check.value() if row.check else None,
+        check=row.check,
     )

@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from potstill.schema import Conversation, Message, Value
 from potstill.task.answers import Answer
 
 LENGTH_LIMITS = ((200, "short"), (1000, "medium"))
 """Most characters of a short and of a medium prompt; others are long."""
-CheckKind = Literal["exact", "regex"]
 
 
 class Check(Value):
-    """How a correct answer is recognized."""
+    """How a correct answer is recognized: by its text, or by an expression that it has."""
 
-    kind: CheckKind
-    value: str
+    exact: str | None = None
+    regex: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if (self.exact is None) == (self.regex is None):
+            raise ValueError("a check is either exact or regex")
+        try:
+            re.compile(self.regex or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return self
 
 
 class Question(Value):

@@ -48,6 +48,6 @@ def passes(check: Check, answer: str) -> bool:
     "exact" compares whole texts except for case and white space; "regex" searches for the pattern
     anywhere, case-sensitively.
     """
-    if check.kind == "exact":
-        return folded(answer) == folded(check.value)
-    return re.search(check.value, answer) is not None
+    if check.exact is not None:
+        return folded(answer) == folded(check.exact)
+    return re.search(str(check.regex), answer) is not None

@@ -95,10 +95,6 @@ def _damaged(damage: _Damage, pairs: Sequence[Pair], seed: int) -> Control:
     return Control(damage.name, damage.expected, found, damage.graded)
 
 
-def _same(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
-    return answer if answer.strip() else None
-
-
 def _shuffled(answer: str, _others: Sequence[str], chance: random.Random) -> str | None:
     words = answer.split()
     if len(set(words)) < FEWEST_WORDS:
@@ -151,20 +147,16 @@ def _of_another_prompt(answer: str, others: Sequence[str], _chance: random.Rando
     return next((other for other in others if other.strip() != answer.strip()), None)
 
 
-def _injected(_answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
-    return INJECTION
-
-
 def _padded(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
     return "\n\n".join([answer] * NUM_REPEATS) if answer.strip() else None
 
 
 DAMAGES = (
-    _Damage(IDENTICAL, "tie", _same),
+    _Damage(IDENTICAL, "tie", lambda answer, *_: answer if answer.strip() else None),
     _Damage(SHUFFLED, "worse", _shuffled),
     _Damage(ONE_ERROR, "worse", _one_error, graded=True),
     _Damage("answer to another prompt", "worse", _of_another_prompt),
     _Damage("padded answer", "not_better", _padded),
-    _Damage("answer that instructs the judge", "worse", _injected),
+    _Damage("answer that instructs the judge", "worse", lambda *_: INJECTION),
     _Damage(TRUNCATED, "worse", _truncated),
 )

@@ -10,28 +10,22 @@ from serve.storage.records import AnswerRecord, said_in
 from serve.storage.storage import Storage
 
 
-class AnswerLog:
-    """Stores completed chats; an observer of the application."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    async def __call__(self, exchange: Exchange) -> None:
-        """Store an answer; experiments store their own."""
-        if isinstance(exchange.backend, Experiment):
-            return
-        messages = exchange.request.messages
-        conversation, prompt = self._storage.prompt_hashes(exchange.caller.owner, messages)
-        await self._storage.record(
-            AnswerRecord(
-                id=exchange.completion["id"],
-                model=exchange.backend.card["id"],
-                created=time.time() - exchange.seconds,
-                seconds=exchange.seconds,
-                outcome="whole",
-                messages=messages,
-                conversation=conversation,
-                prompt=prompt,
-                said=said_in(exchange.completion),
-            )
+async def store_answer(storage: Storage, exchange: Exchange) -> None:
+    """Store a completed chat; experiments store their own."""
+    if isinstance(exchange.backend, Experiment):
+        return
+    messages = exchange.request.messages
+    conversation, prompt = storage.prompt_hashes(exchange.caller.owner, messages)
+    await storage.record(
+        AnswerRecord(
+            id=exchange.completion["id"],
+            model=exchange.backend.card["id"],
+            created=time.time() - exchange.seconds,
+            seconds=exchange.seconds,
+            outcome="whole",
+            messages=messages,
+            conversation=conversation,
+            prompt=prompt,
+            said=said_in(exchange.completion),
         )
+    )

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.errors import InvalidRequestError, ModelNotFoundError
@@ -172,25 +173,21 @@ class DealtReply:
 
     async def complete(self) -> ChatCompletion:
         """Wait for the whole answer; raises as the model's reply does."""
-        answer = await self.reply.complete()
-        self.deal.answers[answer["id"]] = self.name
-        shown: ChatCompletion = {**answer, "model": self.name, "system_fingerprint": ""}
-        if "usage" in answer:
-            shown["usage"] = _hiding(answer["usage"])
-        return shown
+        return self._shown(await self.reply.complete())
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
         """Yield the answer as it is generated; raises as the model's reply does."""
         async for chunk in self.reply.chunks():
-            self.deal.answers[chunk["id"]] = self.name
-            shown: ChatCompletionChunk = {**chunk, "model": self.name, "system_fingerprint": ""}
-            if usage := chunk.get("usage"):
-                shown["usage"] = _hiding(usage)
-            yield shown
+            yield self._shown(chunk)
 
     def cancel(self) -> None:
         """Stop what still works for this answer."""
         self.reply.cancel()
+
+    def _shown(self, answer: Any) -> Any:  # noqa: ANN401  (an answer or a part of one)
+        self.deal.answers[answer["id"]] = self.name
+        shown = {**answer, "model": self.name, "system_fingerprint": ""}
+        return shown | ({"usage": _hiding(usage)} if (usage := answer.get("usage")) else {})
 
 
 def _hiding(usage: CompletionUsage) -> CompletionUsage:

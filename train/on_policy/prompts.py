@@ -55,22 +55,19 @@ def teacher_prompts(
     }
 
 
-class PromptCollator:
-    """Pads prompts on the left, as GOLDTrainer expects them."""
+def collate_prompts(rows: Sequence[dict[str, Any]], *, pad_token_id: int) -> dict[str, Any]:
+    """Return prompts padded on the left, as GOLDTrainer expects them, and the teacher's texts.
 
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad_token_id = pad_token_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return `prompts` and `prompt_attention_mask` [B, L], and the texts for the teacher."""
-        prompts = [torch.tensor(row["prompt"]) for row in rows]
-        prompts_BL = _pad_left(prompts, self._pad_token_id)
-        return {
-            "prompts": prompts_BL,
-            "prompt_attention_mask": _pad_left([torch.ones_like(one) for one in prompts], 0),
-            "input_ids": prompts_BL,
-            "teacher_prompt_text": [row["teacher_prompt_text"] for row in rows],
-        }
+    `prompts` and `prompt_attention_mask` are [B, L].
+    """
+    prompts = [torch.tensor(row["prompt"]) for row in rows]
+    prompts_BL = _pad_left(prompts, pad_token_id)
+    return {
+        "prompts": prompts_BL,
+        "prompt_attention_mask": _pad_left([torch.ones_like(one) for one in prompts], 0),
+        "input_ids": prompts_BL,
+        "teacher_prompt_text": [row["teacher_prompt_text"] for row in rows],
+    }
 
 
 def _stored_prompts(conversations_dir: Path) -> Iterator[tuple[str, list[int]]]:

@@ -8,6 +8,7 @@ tokenizers, else GOLDTrainer, ready to train. Import this module with vLLM hidde
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from train.job import Job
 from train.losses import Mix, mix_of
 from train.losses.chunked import distillation_loss
 from train.on_policy.arguments import distillation_arguments, gold_arguments
-from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompts
+from train.on_policy.prompts import collate_prompts, draw_prompts, teacher_prompts
 from train.on_policy.served_teacher import ServedTeacher
 from train.on_policy.vocabulary import fit_vocabulary
 from train.states import TrainedStates
@@ -178,6 +179,6 @@ def _other_tokens(
         args=on_one_device(GOLDConfig(**arguments)),
         train_dataset=prompts,
         eval_dataset=prompts,
-        data_collator=PromptCollator(tokenizer.pad_token_id),
+        data_collator=partial(collate_prompts, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
     )

@@ -33,11 +33,15 @@ def _read(row: Row) -> Iterator[Trace | RowError]:
 def _recorded(row: Row) -> Iterator[Recorded]:
     if "attributes" in row:
         yield _span(row, _plain, code="status_code", message="description")
-    for resource in listed(row.get("resourceSpans") or [], "resourceSpans"):
-        for scope in listed(mapping(resource).get("scopeSpans") or [], "scopeSpans"):
-            for span in listed(mapping(scope).get("spans") or [], "spans"):
-                yield _span(mapping(span), _attributes, code="code", message="message")
+    for span in _leaves(row, "resourceSpans", "scopeSpans", "spans"):
+        yield _span(span, _attributes, code="code", message="message")
     yield from _joined_records(row)
+
+
+def _leaves(row: Row, key: str, *inner: str) -> Iterator[Row]:
+    """Yield the objects of lists in lists, by the keys of the lists."""
+    for one in map(mapping, listed(row.get(key) or [], key)):
+        yield from _leaves(one, *inner) if inner else (one,)
 
 
 def _span(
@@ -67,17 +71,12 @@ def _span(
 def _joined_records(row: Row) -> Iterator[Recorded]:
     """Yield the log records of each span as one; records without a span stay alone."""
     joined: dict[object, Recorded] = {}
-    for resource in listed(row.get("resourceLogs") or [], "resourceLogs"):
-        for scope in listed(mapping(resource).get("scopeLogs") or [], "scopeLogs"):
-            for given in listed(mapping(scope).get("logRecords") or [], "logRecords"):
-                record = mapping(given)
-                attributes = _attributes(record.get("attributes"))
-                name = record.get("eventName") or attributes.get("event.name")
-                body = _value(record.get("body"))
-                event = Event(str(name), attributes, body)
-                key = str(record["spanId"]) if record.get("spanId") else object()
-                request = joined.setdefault(key, Recorded("log records", {}, [], None))
-                request.events.append(event)
+    for record in _leaves(row, "resourceLogs", "scopeLogs", "logRecords"):
+        attributes = _attributes(record.get("attributes"))
+        name = record.get("eventName") or attributes.get("event.name")
+        event = Event(str(name), attributes, _value(record.get("body")))
+        key = str(record["spanId"]) if record.get("spanId") else object()
+        joined.setdefault(key, Recorded("log records", {}, [], None)).events.append(event)
     yield from joined.values()
 
 

@@ -21,7 +21,6 @@ from potstill.tables import (
     conversations_to_table,
     prompt_from_row,
     prompt_to_row,
-    read_batches,
     read_conversation_batches,
     read_conversations,
     read_rows,
@@ -214,7 +213,6 @@ def test_rows_of_several_row_groups_come_in_stored_order(tmp_path):
     table = pa.Table.from_pylist([prompt_row(number) for number in range(9)], schema=PROMPT_SCHEMA)
     pq.write_table(table, path, row_group_size=4)
     assert pq.ParquetFile(path).num_row_groups == 3
-    assert sum(batch.num_rows for batch in read_batches(path, PROMPT_SCHEMA)) == 9
     assert [row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)] == [
         f"p{number}" for number in range(9)
     ]

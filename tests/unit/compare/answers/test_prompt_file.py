@@ -36,7 +36,7 @@ def test_prompts_with_what_is_known_of_them(tmp_path):
     ]
     assert [message.role for message in checked.messages] == ["system", "user"]
     assert checked.reference == "4"
-    assert checked.check == Check(kind="regex", value=r"\b4\b")
+    assert checked.check == Check(regex=r"\b4\b")
     assert checked.source == "tasks.jsonl"
 
 

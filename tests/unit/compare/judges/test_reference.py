@@ -51,7 +51,7 @@ def test_nearness_to_the_teachers_words_is_no_quality():
     ],
 )
 def test_checks(kind, value, text, is_right):
-    assert passes(Check(kind=kind, value=value), text) is is_right
+    assert passes(Check(**{kind: value}), text) is is_right
 
 
 def measured(tmp_path, judges, texts, **fields):
@@ -77,7 +77,7 @@ def test_accuracy_decides_with_mcnemar(tmp_path):
         tmp_path,
         (CheckJudgeConfig(kind="check"),),
         texts,
-        check=lambda n: Check(kind="regex", value=rf"\b{1000 + n}\b"),
+        check=lambda n: Check(regex=rf"\b{1000 + n}\b"),
     )
     (report,) = found.judges
     estimate = report.estimate
@@ -100,7 +100,7 @@ def test_check_that_everything_passes_is_an_invalid_judge(tmp_path):
         tmp_path,
         (CheckJudgeConfig(kind="check"),),
         texts,
-        check=lambda _: Check(kind="regex", value="."),
+        check=lambda _: Check(regex="."),
     )
     assert found.outcome is Outcome.INVALID_JUDGE
     assert "answer to another prompt" in found.reason
@@ -133,7 +133,7 @@ def test_the_first_judge_of_quality_decides(tmp_path):
         tmp_path,
         judges,
         texts,
-        check=lambda n: Check(kind="regex", value=rf"\b{1000 + n}\b"),
+        check=lambda n: Check(regex=rf"\b{1000 + n}\b"),
         reference=lambda _: "Something else entirely.",
         teacher_answer=lambda n: f"It is {1000 + n}.",
     )

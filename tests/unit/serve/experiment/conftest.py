@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 from serve.api.app import create_app
 from serve.backends.protocol import Caller
 from serve.experiment import routes
-from serve.experiment.answer_log import AnswerLog
+from serve.experiment.answer_log import store_answer
 from serve.experiment.config import CascadeConfig, ExperimentConfig
 from serve.experiment.construction import cascades_over, check_names, experiments_over
 from serve.experiment.routes import LiveTraffic
@@ -126,7 +127,7 @@ class LiveServer:
             {**backends, **self.experiments},
             keyring=keyring,
             routers=[routes.cascades, routes.router],
-            observers=[AnswerLog(self.storage)],
+            observers=[partial(store_answer, self.storage)],
             watcher=settings.get("watcher"),
             metrics=metrics,
             find_more=live.dealer.find,

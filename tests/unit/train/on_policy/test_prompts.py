@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer
 
 from potstill.tables import conversation_paths, read_conversations
-from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompts
+from train.on_policy.prompts import collate_prompts, draw_prompts, teacher_prompts
 
 
 def split():
@@ -31,7 +31,7 @@ def test_prompts_are_padded_on_the_left():
         {"prompt": [1, 2, 3], "teacher_prompt_text": "long"},
         {"prompt": [4], "teacher_prompt_text": "short"},
     ]
-    batch = PromptCollator(pad_token_id=9)(rows)
+    batch = collate_prompts(rows, pad_token_id=9)
     assert batch["prompts"].tolist() == [[1, 2, 3], [9, 9, 4]]
     assert batch["prompt_attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert batch["teacher_prompt_text"] == ["long", "short"]
