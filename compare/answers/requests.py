@@ -10,30 +10,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import openai
 
-from compare.answers.client import LimitName
+from compare.answers.client import Endpoint
 from compare.answers.questions import Question
 from compare.config import CompareConfig
 from potstill.schema import Message, is_general
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task, label_grammar
-
-
-class Server(Protocol):
-    """What a server's answers can be limited by."""
-
-    @property
-    def limit_name(self) -> LimitName:
-        """Its name of the limit on an answer's tokens."""
-        ...
-
-    @property
-    def reads_grammars(self) -> bool:
-        """Whether it takes GBNF (`grammar`), as `potstill serve` and llama.cpp's own server do."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +50,7 @@ class Request:
         content = {"name": "task", "schema": json.loads(self.schema)}
         return {"type": "json_schema", "json_schema": content}
 
-    def extra_body(self, server: Server, max_tokens: int) -> dict[str, Any]:
+    def extra_body(self, server: Endpoint, max_tokens: int) -> dict[str, Any]:
         """Return what the `openai` client has no arguments for."""
         bound = {"grammar": self.grammar} if self.grammar and server.reads_grammars else {}
         return {server.limit_name: max_tokens} | bound

@@ -93,8 +93,7 @@ def measure_served(
                 {
                     name: Timed(
                         client,
-                        name,
-                        reads_grammars=True,
+                        serving.endpoint(FileSide(name, run.sha256(file)), base_url),
                         ask=asks.get(file.role, as_given),
                         known_rate=file.decode_tokens_per_second if asks else None,
                     )
@@ -112,7 +111,7 @@ def measure_served(
             suppress(BackendError),  # A server that streams no usage can still be compared.
             open_client(side.base_url, side.timeout_seconds, side.api_key) as client,
         ):
-            timed = Timed(client, side.model, side.limit_name, ask=asks.get(role, as_given))
+            timed = Timed(client, side, ask=asks.get(role, as_given))
             speed |= measure_speed({role: timed}, prompts, max_tokens)
     return Served(speed=speed, elsewhere=tuple(elsewhere), nats_per_token=nats)
 

@@ -14,7 +14,7 @@ from statistics import median
 import openai
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
-from compare.answers.client import LimitName, backend_errors, wire_messages
+from compare.answers.client import Endpoint, backend_errors, wire_messages
 from compare.answers.questions import Question
 from compare.answers.requests import Ask, Request, as_given
 from potstill.errors import BackendError
@@ -41,9 +41,7 @@ class Timed:
     """A model at a server."""
 
     client: openai.OpenAI
-    model: str
-    limit_name: LimitName = "max_tokens"
-    reads_grammars: bool = False
+    endpoint: Endpoint
     ask: Ask = as_given
     """From a prompt to this model's request."""
     known_rate: float | None = None
@@ -93,16 +91,16 @@ def time_answer(timed: Timed, request: Request, max_tokens: int) -> Sample | Non
     first = last = None
     num_tokens = 0
     with (
-        backend_errors(timed.model),
+        backend_errors(timed.endpoint.model),
         timed.client.chat.completions.create(
-            model=timed.model,
+            model=timed.endpoint.model,
             messages=wire_messages(request.messages),
             tools=request.wire_tools,
             response_format=request.wire_format,
             temperature=0.0,
             stream=True,
             stream_options={"include_usage": True},
-            extra_body=request.extra_body(timed, max_tokens),
+            extra_body=request.extra_body(timed.endpoint, max_tokens),
         ) as stream,
     ):
         for chunk in stream:

@@ -1,6 +1,6 @@
 import pytest
 
-from compare.answers.client import open_client
+from compare.answers.client import Endpoint, open_client
 from compare.measurement.speed import Timed, measure_speed
 
 
@@ -8,7 +8,8 @@ from compare.measurement.speed import Timed, measure_speed
 def test_speed_is_the_rate_after_the_first_token(stand_in, questions):
     running, requests = stand_in
     with running() as base_url, open_client(base_url, 10.0) as client:
-        models = {f"the {name}": Timed(client, name) for name in ("slow", "fast")}
+        endpoints = {name: Endpoint(base_url, name, identity=name) for name in ("slow", "fast")}
+        models = {f"the {name}": Timed(client, one) for name, one in endpoints.items()}
         speed = measure_speed(models, questions, 64)
     slow, fast = speed["the slow"], speed["the fast"]
     assert 0 < slow.tokens_per_second <= 50.5
