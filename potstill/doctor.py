@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from potstill.cards import Cards, MachineConfig, listed
 from potstill.config import preset_names
 from potstill.errors import PotstillError
@@ -78,12 +80,7 @@ def _memory() -> Finding:
 
 def free_memory() -> float:
     """Return the memory that programs can have without swapping, in bytes."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return memory_bytes()
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return 1024.0 * int(match[1]) if match else memory_bytes()
+    return float(psutil.virtual_memory().available)
 
 
 def _disk(where: str, path: Path) -> Finding:

@@ -5,12 +5,13 @@ In: processes of this machine and the processor's energy counters. Out: `Consump
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from potstill.schema import Value
 
@@ -93,20 +94,12 @@ def joules_since(before: dict[Path, int]) -> float | None:
 
 
 def children_seconds() -> float | None:
-    """Return the processor time of this process's children; None where /proc does not say."""
+    """Return the processor time of this process's children; None where one ends meanwhile."""
     try:
-        paths = list(Path("/proc/self/task").glob("*/children"))
-        pids = [pid for path in paths for pid in path.read_text().split()]
-        ticks = sum(map(_ticks, pids))
-    except OSError:
+        times = [child.cpu_times() for child in psutil.Process().children()]
+    except psutil.Error:
         return None
-    return ticks / os.sysconf("SC_CLK_TCK") if paths else None
-
-
-def _ticks(pid: str) -> int:
-    # The name in parentheses may hold spaces. Source: proc_pid_stat(5), fields 14 and 15.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return float(sum(one.user + one.system for one in times))
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from potstill.json_text import parse_json
@@ -77,33 +76,21 @@ def label_report(scores: Iterable[Score], labels: Sequence[str] = ()) -> LabelRe
     Args:
         labels: The order of rows and columns; empty: the known labels in alphabetical order.
     """
-    pairs = Counter(
-        (score.expected, score.found or NO_LABEL) for score in scores if score.expected is not None
-    )
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+    pairs = [(score.expected, score.found) for score in scores if score.expected is not None]
     order = tuple(labels) or tuple(sorted({expected for expected, _ in pairs}))
-    columns = (*order, NO_LABEL)
-    counts = tuple(
-        tuple(
-            sum(
-                number
-                for (expected, found), number in pairs.items()
-                if expected == row and (found if found in order else NO_LABEL) == column
-            )
-            for column in columns
-        )
-        for row in order
-    )
-    total = sum(map(sum, counts))
-    right = sum(counts[index][index] for index in range(len(order)))
-    f1 = [_f1(counts, index) for index in range(len(order)) if sum(counts[index])]
+    pairs = [pair for pair in pairs if pair[0] in order]
+    if not pairs:
+        empty = (0,) * (len(order) + 1)
+        return LabelReport(labels=order, accuracy=0.0, macro_f1=0.0, counts=(empty,) * len(order))
+    known = [expected for expected, _ in pairs]
+    read = [found if found in order else NO_LABEL for _, found in pairs]
+    counts = confusion_matrix(known, read, labels=[*order, NO_LABEL])[:-1]
+    occurring = [label for label in order if label in known]
     return LabelReport(
         labels=order,
-        accuracy=right / total if total else 0.0,
-        macro_f1=sum(f1) / len(f1) if f1 else 0.0,
-        counts=counts,
+        accuracy=float(accuracy_score(known, read)),
+        macro_f1=float(f1_score(known, read, labels=occurring, average="macro")),
+        counts=tuple(tuple(row) for row in counts.tolist()),
     )
-
-
-def _f1(counts: Sequence[Sequence[int]], index: int) -> float:
-    right = counts[index][index]
-    return 2 * right / (sum(counts[index]) + sum(row[index] for row in counts))
