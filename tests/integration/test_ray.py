@@ -9,6 +9,7 @@ from generate.teachers.ray_cluster import RayTeacher
 from generate.teachers.vllm_engine import LOGPROBS_MODE, EngineSpec, VllmTeacher
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.feeding import taking
 from tests.fixtures.table_teacher import TableTeacher
 
 TOP_LOGPROBS, FEW_TOKENS, MANY_TOKENS = 20, 8, 48
@@ -61,14 +62,6 @@ def ask(teacher: RayTeacher, name: str, text: str, max_tokens: int) -> SampleReq
     sampling = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=max_tokens, seed=len(name))
     prompt_ids = render_prompt(teacher.tokenizer, [Message(role="user", content=text)])
     return SampleRequest(name, prompt_ids, sampling)
-
-
-def taking(requests: list):
-    def next_requests(room: int) -> list:
-        taken, requests[:] = requests[:room], requests[room:]
-        return taken
-
-    return next_requests
 
 
 def await_both_copies(teacher: RayTeacher) -> None:

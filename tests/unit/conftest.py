@@ -1,4 +1,4 @@
-"""Removes delays that no unit test needs."""
+"""Fixtures of all unit tests; nothing waits that no unit test needs to wait for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import httpcore2
 import pytest
+
+from potstill.rundir import RunDirectory
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,3 +23,8 @@ def no_waiting() -> Iterator[None]:
         tls = functools.cache(httpcore2.default_ssl_context)
         patch.setattr(httpcore2, "default_ssl_context", tls)
         yield
+
+
+@pytest.fixture
+def run_directory(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")

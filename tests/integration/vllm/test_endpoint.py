@@ -20,6 +20,7 @@ from potstill.chat import render_prompt, tokenize
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.feeding import taking
 from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.tiny_gguf import smollm2_path
 from train.config import ServedTeacherConfig
@@ -72,14 +73,6 @@ def connected(base_url: str, model: str, teacher_dir: Path) -> Iterator[Endpoint
     teacher = connect(config, teacher_dir)
     yield teacher
     teacher.close()
-
-
-def taking(requests: list):
-    def next_requests(room: int) -> list:
-        taken, requests[:] = requests[:room], requests[room:]
-        return taken
-
-    return next_requests
 
 
 def first_turns(tokenizer) -> dict[str, SampleRequest]:

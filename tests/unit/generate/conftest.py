@@ -207,11 +207,6 @@ def toys(monkeypatch, tmp_path) -> Toys:
 
 
 @pytest.fixture
-def run_directory(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
-
-
-@pytest.fixture
 def write_questions() -> Callable[..., None]:
     """Return a function that writes a file of prompts: texts, or rows."""
 

@@ -43,11 +43,6 @@ GENERATE = STAGES["generate"]
 
 
 @pytest.fixture
-def run_directory(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
-
-
-@pytest.fixture
 def fake_room(monkeypatch):
     """Return a function that puts another `run` into a stage's room."""
 

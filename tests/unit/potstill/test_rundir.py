@@ -18,11 +18,6 @@ class Killed(BaseException):
     """What a test raises where a process would be killed."""
 
 
-@pytest.fixture
-def run_directory(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
-
-
 def make(run_directory, stage="prompts", config=CONFIG, content="content", inputs=()):
     """Do a stage's whole work, as a stage would."""
     session = run_directory.open_stage(stage, config, inputs)

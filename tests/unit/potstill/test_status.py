@@ -75,11 +75,6 @@ EXPECTED = {
 }
 
 
-@pytest.fixture
-def run_directory(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
-
-
 def finish(run_directory, stage, facts=None):
     session = run_directory.open_stage(stage, {})
     (session.dir / "file.bin").write_bytes(bytes(2_340_000))

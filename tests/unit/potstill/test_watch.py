@@ -22,11 +22,6 @@ HOSTILE = "<script>document.title = 'taken'</script>"
 
 
 @pytest.fixture
-def run_directory(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
-
-
-@pytest.fixture
 def metrics_path(tmp_path):
     return tmp_path / "metrics.jsonl"
 

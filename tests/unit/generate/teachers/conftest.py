@@ -22,6 +22,7 @@ from generate.teachers.endpoint.teacher import EndpointTeacher
 from generate.teachers.protocol import SampleRequest, ScoreRequest
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.feeding import taking
 
 SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
 END = 0
@@ -338,16 +339,6 @@ def score_of():
         return ScoreRequest(name, tuple(token_ids), start)
 
     return make
-
-
-def taking(requests: list):
-    """Give requests from a list that may grow."""
-
-    def next_requests(room: int) -> list:
-        taken, requests[:] = requests[:room], requests[room:]
-        return taken
-
-    return next_requests
 
 
 @pytest.fixture(name="taking")
