@@ -173,7 +173,8 @@ class DealtReply:
 
     async def complete(self) -> ChatCompletion:
         """Wait for the whole answer; raises as the model's reply does."""
-        return self._shown(await self.reply.complete())
+        shown: ChatCompletion = self._shown(await self.reply.complete())
+        return shown
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
         """Yield the answer as it is generated; raises as the model's reply does."""

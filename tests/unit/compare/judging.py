@@ -21,6 +21,8 @@ from potstill.schema import Message
 from potstill.task.task import Task
 from potstill.verdict.outcome import Plan
 
+from .answering import answered
+
 RIGHT = re.compile(r"Number (\d+) is right because rule \w+ says so in all of its many words\.")
 NUM_CONTROLS = 6
 """The fewest on which a perfect judge passes the assay at margin 0.05."""
@@ -65,15 +67,12 @@ def question(number: int, **changes: object) -> Question:
 
 
 def answer(role: str, number: int, text: str, sample: int = 0, reason: str = "stop") -> Answer:
-    return Answer(
-        prompt_id=f"p{number}",
-        conversation_id=f"p{number}-0",
-        messages=question(number).messages,
-        role=role,
-        model=role,
+    return answered(
+        question(number),
+        text,
+        role,
         sample=sample,
         seed=1,
-        answer=text,
         finish_reason=reason,
         prompt_tokens=9,
         completion_tokens=9,

@@ -25,6 +25,7 @@ from potstill.distributions import TokenDistributions
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message, Prompt
 from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_conversations, read_rows
+from potstill.templates import compile_template
 
 END = 0
 """Id of the end of a turn."""
@@ -265,6 +266,23 @@ def stored() -> SimpleNamespace:
 @pytest.fixture
 def toy_tokenizer() -> ToyTokenizer:
     return ToyTokenizer()
+
+
+@pytest.fixture
+def with_template(toy_tokenizer):
+    """Return a function that gives the toy tokenizer a chat template of the real kind."""
+
+    def make(source):
+        def render(conversation, *, tokenize, **names):
+            assert not tokenize
+            return template.render(messages=conversation, **names)
+
+        template = compile_template(source)
+        toy_tokenizer.apply_chat_template = render
+        toy_tokenizer.chat_template = source
+        return toy_tokenizer
+
+    return make
 
 
 @pytest.fixture

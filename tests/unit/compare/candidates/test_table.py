@@ -1,6 +1,5 @@
 import json
 
-from compare.answers.answers import Answer
 from compare.answers.references import read_references
 from compare.answers.serving import FileSide
 from compare.candidates.table import candidate_rows
@@ -10,6 +9,8 @@ from potstill.task.answers import Answer as Known
 from potstill.task.answers import Item
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
+
+from ..answering import answered
 
 WORDS = {"cards": ("my card broke", "a new card please"), "cash": ("the machine kept my cash",)}
 
@@ -29,28 +30,15 @@ TASK = Task(
 )
 
 
-def answered(question, role, label):
-    return Answer(
-        prompt_id=question.prompt_id,
-        conversation_id=question.prompt_id,
-        messages=question.messages,
-        role=role,
-        model=role,
-        sample=0,
-        seed=0,
-        answer=json.dumps({"team": label}),
-        finish_reason="stop",
-        prompt_tokens=5,
-        completion_tokens=4,
-        seconds=None,
-    )
+def team(name):
+    return json.dumps({"team": name})
 
 
 def test_a_linear_classifier_is_measured_by_labels_that_stand_alone():
     questions = read_references(TASK, 10, seed=0)
     answers = [
-        *(answered(one, "teacher", one.known.text) for one in questions),
-        *(answered(one, "student", "cash") for one in questions),
+        *(answered(one, team(one.known.text), "teacher", seconds=None) for one in questions),
+        *(answered(one, team("cash"), seconds=None) for one in questions),
     ]
     sides = {role: FileSide(role, role) for role in ("teacher", "student")}
     rows = candidate_rows(

@@ -10,8 +10,8 @@ from potstill.rundir import RunDirectory
 from tests.fixtures.facts import gguf_facts, gguf_file
 from tests.fixtures.served import run_of_gguf
 
+from ..answering import answered
 from ..conftest import ask_about
-from .answering import answered
 
 
 @pytest.fixture

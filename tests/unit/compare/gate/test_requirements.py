@@ -19,8 +19,8 @@ from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
 from potstill.verdict.outcome import Outcome
 
+from ..answering import answered
 from ..conftest import ask_about, verdict
-from .answering import answered
 
 PASS, FAIL, OPEN, INVALID = Outcome
 TASK = Task(

@@ -6,7 +6,7 @@ import pytest
 
 from compare.gate.suites import SUITES
 
-from .answering import answered
+from ..answering import answered
 
 DIGESTS = {
     "stopping": "c90f18360b4f",

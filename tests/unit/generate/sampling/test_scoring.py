@@ -10,7 +10,6 @@ from potstill.chat import render_prompt
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import Message
-from potstill.templates import compile_template
 
 ENDS = frozenset({0})
 TOOLS = '[{"type": "function", "function": {"name": "clock"}}]'
@@ -24,23 +23,6 @@ def make_settings(toy_tokenizer):
     def make(tokenizer=toy_tokenizer, max_model_len=10_000, **sampling) -> ConversationSettings:
         tables = {"sampling": sampling, "turns": {"kind": "score"}}
         return ConversationSettings(GenerateConfig.model_validate(tables), tokenizer, max_model_len)
-
-    return make
-
-
-@pytest.fixture
-def with_template(toy_tokenizer):
-    """Return a function that gives the toy tokenizer another chat template."""
-
-    def make(source):
-        def render(conversation, *, tokenize, **names):
-            assert not tokenize
-            return template.render(messages=conversation, **names)
-
-        template = compile_template(source)
-        toy_tokenizer.apply_chat_template = render
-        toy_tokenizer.chat_template = source
-        return toy_tokenizer
 
     return make
 

@@ -9,7 +9,6 @@ from generate.sampling.turn_separators import (
 from potstill.chat import render_prompt, tokenize
 from potstill.errors import TeacherError
 from potstill.schema import Message
-from potstill.templates import compile_template
 
 TOOLS = '[{"type": "function", "function": {"name": "clock"}}]'
 CHATML = (
@@ -46,25 +45,6 @@ MARKS_THE_LAST_ANSWER = (
     "{% for one in messages %}<{{ one.role }}>{{ one.content }}"
     "{{ '' if loop.last else '\n' }}|{% endfor %}<assistant>"
 )
-
-
-@pytest.fixture
-def with_template(toy_tokenizer):
-    """Return a function that gives the toy tokenizer a chat template of the real kind."""
-
-    def make(source):
-        def render(conversation, *, tokenize, add_generation_prompt, tools=None):
-            assert not tokenize
-            return template.render(
-                messages=conversation, tools=tools, add_generation_prompt=add_generation_prompt
-            )
-
-        template = compile_template(source)
-        toy_tokenizer.apply_chat_template = render
-        toy_tokenizer.chat_template = source
-        return toy_tokenizer
-
-    return make
 
 
 def conversation(*texts) -> list[Message]:

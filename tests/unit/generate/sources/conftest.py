@@ -6,44 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jinja2
 import pytest
-from tokenizers import AddedToken
 
 from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import Failure, Sample, SampleRequest
 from potstill.schema import Message
+from tests.unit.generate.conftest import END
+from tests.unit.generate.conftest import ToyTokenizer as OneOfTurnsAndTools
 
-END = 0
-"""Id of the end of a turn."""
 
-
-class ToyTokenizer:
-    """Characters are ids; turns look like `<user>hello|`.
-
-    How it treats system messages is a test's choice: it takes, leaves out or refuses them.
-    """
-
-    chat_template = "toy"
-    added_tokens_decoder = {END: AddedToken("|", special=True)}  # noqa: RUF012
+class ToyTokenizer(OneOfTurnsAndTools):
+    """How it treats system messages is a test's choice: it takes, leaves out or refuses them."""
 
     def __init__(self, system: str = "takes") -> None:
         self._system = system
 
-    def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt, tools=None):
-        assert not tokenize
-        assert tools is None
+    def apply_chat_template(self, conversation, **options):
+        assert options.get("tools") is None
         if self._system == "refuses" and conversation[0]["role"] == "system":
             raise jinja2.TemplateError("system role not supported")
         if self._system == "leaves out":
             conversation = [turn for turn in conversation if turn["role"] != "system"]
-        turns = [f"<{turn['role']}>{turn['content']}|" for turn in conversation]
-        return "".join(turns) + "<assistant>" * add_generation_prompt
-
-    def __call__(self, text, *, add_special_tokens):
-        assert not add_special_tokens
-        return {"input_ids": [END if letter == "|" else ord(letter) for letter in text]}
-
-    def decode(self, token_ids):
-        return "".join("|" if one == END else chr(one) for one in token_ids)
+        return super().apply_chat_template(conversation, **options)
 
 
 class WritingTeacher:

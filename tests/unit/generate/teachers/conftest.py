@@ -23,6 +23,7 @@ from generate.teachers.protocol import SampleRequest, ScoreRequest
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams
 from tests.fixtures.feeding import taking
+from tests.fixtures.json_handler import JsonHandler
 
 SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
 END = 0
@@ -233,14 +234,12 @@ class _Http(ThreadingHTTPServer):
 
 
 def _handler(server: ToyServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             self._reply(*server.answer(self.path, {}))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.read()
             with server._lock:
                 server.asked.append((self.path, body))
                 server.keys.append(self.headers["Authorization"])
@@ -273,9 +272,6 @@ def _handler(server: ToyServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("retry-after-ms", "1")
             self.end_headers()
             self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     return Handler
 

@@ -1,4 +1,4 @@
-"""Answers to the prompts of suites."""
+"""Answers to questions."""
 
 from compare.answers.answers import Answer
 
@@ -6,7 +6,7 @@ from compare.answers.answers import Answer
 def answered(question, text, role="student", **changes):
     values = {
         "prompt_id": question.prompt_id,
-        "conversation_id": question.prompt_id,
+        "conversation_id": question.conversation_id,
         "messages": question.messages,
         "role": role,
         "model": role,
