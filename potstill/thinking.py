@@ -182,12 +182,17 @@ def split_thinking(
     before, found, _ = text.partition(think_format.closing)
     opened |= bool(found) and not any(tag in before for tag in think_format.tags)
     parser = ThinkParser(think_format, opened=opened)
-    pieces = [*parser.push(text), *parser.finish()]
-    thinking, answer = (
+    thinking, answer = joined([*parser.push(text), *parser.finish()])
+    return thinking or None, answer
+
+
+def joined(pieces: Sequence[Written]) -> tuple[str, str]:
+    """Return the thinking of pieces, and the rest of their text."""
+    thinking, rest = (
         "".join(piece.text for piece in pieces if piece.is_thinking == wanted)
         for wanted in (True, False)
     )
-    return thinking or None, answer
+    return thinking, rest
 
 
 def split_any(text: str) -> tuple[str | None, str]:

@@ -201,7 +201,7 @@ def serve_version(run_directory: RunDirectory, number: int, reason: str) -> Vers
     return version
 
 
-def roll_back(run_directory: RunDirectory, reason: str) -> Version:
+def roll_back(run_directory: RunDirectory) -> Version:
     """Serve the version that the served one was trained from.
 
     Raises:
@@ -215,7 +215,7 @@ def roll_back(run_directory: RunDirectory, reason: str) -> Version:
             where=run_directory.root,
             found=f"version {current.number} is served, the first",
         )
-    return serve_version(run_directory, current.parent, reason)
+    return serve_version(run_directory, current.parent, "rolled back")
 
 
 def run_of(version: Version, run_directory: RunDirectory) -> RunDirectory:

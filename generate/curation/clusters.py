@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from generate.curation.similarity import Pair, pairs_between, pairs_within
 from generate.sources.raw_prompt import RawPrompt, normalize
 from potstill.schema import Message, Prompt
@@ -100,16 +104,8 @@ def _nearest(
 
 
 def connected(count: int, pairs: Iterable[Pair]) -> list[int]:
-    """Return the smallest position connected to each position (union-find)."""
-    parents = list(range(count))
-
-    def root(position: int) -> int:
-        while parents[position] != position:
-            parents[position] = parents[parents[position]]
-            position = parents[position]
-        return position
-
-    for first, second, _ in pairs:
-        smaller, larger = sorted((root(first), root(second)))
-        parents[larger] = smaller
-    return [root(position) for position in range(count)]
+    """Return a number for each position, the same for those that pairs connect."""
+    ends_P2 = np.array([(first, second) for first, second, _ in pairs], dtype=int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends_P2)), ends_P2.T), shape=(count, count))
+    labels: list[int] = connected_components(graph, directed=False)[1].tolist()
+    return labels

@@ -89,9 +89,7 @@ def category_shares(
     )
 
 
-def compare_variety(
-    texts: Sequence[str], real: Sequence[str], threshold: float, seed: int = 0
-) -> Variety | None:
+def compare_variety(texts: Sequence[str], real: Sequence[str], threshold: float) -> Variety | None:
     """Compare normalized texts with real ones; None when either has none.
 
     Args:
@@ -106,10 +104,10 @@ def compare_variety(
 
     return Variety(
         num_texts=size,
-        distinct_3=_mean(distinct_n, texts, size, seed),
-        real_distinct_3=_mean(distinct_n, real, size, seed),
-        num_clusters=_mean(clusters, texts, size, seed),
-        real_num_clusters=_mean(clusters, real, size, seed),
+        distinct_3=_mean(distinct_n, texts, size),
+        real_distinct_3=_mean(distinct_n, real, size),
+        num_clusters=_mean(clusters, texts, size),
+        real_num_clusters=_mean(clusters, real, size),
     )
 
 
@@ -130,10 +128,8 @@ def num_clusters(texts: Sequence[str], threshold: float) -> int:
     return len(set(connected(len(texts), pairs_within(texts, threshold))))
 
 
-def _mean(
-    measure: Callable[[Sequence[str]], float], texts: Sequence[str], size: int, seed: int
-) -> float:
+def _mean(measure: Callable[[Sequence[str]], float], texts: Sequence[str], size: int) -> float:
     if size == len(texts):
         return measure(texts)
-    draw = random.Random(seed)
+    draw = random.Random(0)
     return fmean(measure(draw.sample(texts, size)) for _ in range(NUM_SAMPLES))

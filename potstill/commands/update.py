@@ -77,7 +77,7 @@ def update(
     """
     run_directory.require_run()
     if rollback:
-        version = roll_back(run_directory, "rolled back")
+        version = roll_back(run_directory)
         typer.echo(f"version {version.number} is served: {run_of(version, run_directory).root}")
         return
     outcome = make_version(choice, run_directory, Wanted(to, most, recent), accept=accept)

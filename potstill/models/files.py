@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import ArtifactError, first_line
-from potstill.files import CHUNK_BYTES, disk_errors, sha256_file, write_text_atomically
+from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.hub import snapshot
 from potstill.models.named import NAMED_MODELS, NamedModel
 from potstill.models.packages import installed_file, join_packages
@@ -105,8 +105,7 @@ def sha256_files(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

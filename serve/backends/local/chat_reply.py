@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from potstill.thinking import ThinkFormat, ThinkParser
+from potstill.thinking import ThinkFormat, ThinkParser, joined
 from potstill.tools.formats import ToolFormat
 from potstill.tools.parsing import CallBegins, Piece, PlainText, ToolCallParser
 from serve.backends.local.generation import TimedGeneration, token_logprobs
@@ -205,10 +205,7 @@ class _Choice:
         if self._think_parser is not None:
             written = self._think_parser.push(text)
             written += self._think_parser.finish() if is_last else []
-            thinking, text = (
-                "".join(one.text for one in written if one.is_thinking == wanted)
-                for wanted in (True, False)
-            )
+            thinking, text = joined(written)
         if not self._shows_thinking:
             thinking = ""
         elif thinking:

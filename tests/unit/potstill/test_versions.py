@@ -56,11 +56,11 @@ def test_a_version_is_listed_before_it_is_served_and_gone_back_from(run, second)
     serve_version(run, 2, "it passed")
     assert served(run) == 2
     assert run_of(read_versions(run).current, run).root == second.root
-    assert roll_back(run, "rolled back").number == 1
+    assert roll_back(run).number == 1
     assert served(run) == 1
     assert [one.number for one in read_versions(run).switches] == [2, 1]
     with pytest.raises(ConfigError, match="no version to go back to"):
-        roll_back(run, "again")
+        roll_back(run)
 
 
 def test_a_version_that_passed_is_listed_and_served_in_one_change(run, second, gguf):
@@ -81,7 +81,7 @@ def test_going_back_leads_to_the_version_that_one_was_trained_from(run, second, 
     add_version(run, third)
     serve_version(run, 2, "first")
     serve_version(run, 3, "then")
-    assert roll_back(run, "back").number == 1, "version 3 was trained from version 1"
+    assert roll_back(run).number == 1, "version 3 was trained from version 1"
 
 
 def test_serving_what_is_served_changes_nothing(run, second):
