@@ -62,7 +62,7 @@ from compare.measurement.run_files import (
     require_teacher,
     sft_student,
 )
-from compare.measurement.served import SIDES, measure_served_once, prompts_read_otherwise
+from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
 from compare.report import task as task_report
 from compare.report.page import render_page
 from compare.report.summary import verdict_sentences
@@ -187,7 +187,11 @@ def _compare(
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
     sft = sft_student(config.sft_run, run) if run and config.sft_run else None
     timed = longest_first(questions)[: config.speed_rounds]
-    served = measure_served_once(run, sides, asks, serving, timed, config.speed_tokens, measured)
+    served = measured.once(
+        "served",
+        Served,
+        lambda: measure_served(run, sides, asks, serving, timed, config.speed_tokens),
+    )
     memorized = measure_memorization(run, config, session.scratch_dir, measured)
     memorization = memorization_of(memorized, config.memorization.min_tokens, config.verdict.alpha)
 

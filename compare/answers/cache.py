@@ -7,11 +7,16 @@ or absent.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from potstill import former_names
 from potstill.files import disk_errors, write_text_atomically
+
+Stored = TypeVar("Stored", bound=BaseModel)
 
 
 class JsonCache:
@@ -38,6 +43,15 @@ class JsonCache:
         path = self._path(name)
         with disk_errors("storing a measurement", path):
             write_text_atomically(path, json.dumps(value))
+
+    def once(self, name: str, model: type[Stored], make: Callable[[], Stored]) -> Stored:
+        """Return what is stored under `name`; where there is nothing, make and store it."""
+        stored = self.get(name)
+        if stored is not None:
+            return model.model_validate(stored)
+        made = make()
+        self.put(name, made.model_dump(mode="json"))
+        return made
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.json"

@@ -92,7 +92,7 @@ class Panel:
 
     def asks_teacher(self) -> bool:
         """Return whether a judge that is not done needs the teacher to be served."""
-        return any(asks_teacher(one) and self._stored(one) is None for one in self._judges)
+        return any(asks_teacher(one) and self._cache.get(_key(one)) is None for one in self._judges)
 
     def opinions(self, resources: JudgeResources) -> list[Opinion]:
         """Return the opinion of each judge.
@@ -116,10 +116,9 @@ class Panel:
                 judgments=tuple(judgment for _, judgment in votes),
             )
             return Opinion([pair for pair, _ in votes], judged, _key(config, WITHOUT_EFFECT))
-        stored = self._stored(config)
-        if stored is None:
-            stored = self._ask(build_judge(config, resources))
-            self._cache.put(_key(config), stored.model_dump(mode="json"))
+        stored = self._cache.once(
+            _key(config), Judged, lambda: self._ask(build_judge(config, resources))
+        )
         labeled = None
         if isinstance(config, CriteriaJudgeConfig):
             labeled = read_labels(config.labels, self._comparison)
@@ -163,10 +162,6 @@ class Panel:
     def cluster_of(self, pair: Pair) -> str:
         """Return the name of a pair's cluster."""
         return pair.question.cluster(self._config.verdict.cluster_by)
-
-    def _stored(self, config: AnyJudgeConfig) -> Judged | None:
-        stored = self._cache.get(_key(config))
-        return None if stored is None else Judged.model_validate(stored)
 
 
 def pair_up(

@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 import openai
 
 from compare.answers.answers import Answer, Role
-from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, backend_errors, open_client
 from compare.answers.questions import Question
 from compare.answers.requests import Ask, as_given
@@ -37,28 +36,6 @@ class Served(Value):
     nats_per_token: float | None
     """Mean negative log-probability of the teacher's tokens, as the student's server returns it;
     None where it returns none, or the student has another tokenizer."""
-
-
-def measure_served_once(
-    run: RunFiles | None,
-    sides: Sides,
-    asks: Mapping[Role, Ask],
-    serving: Serving,
-    prompts: Sequence[Question],
-    max_tokens: int,
-    cache: JsonCache,
-) -> Served:
-    """Return what `measure_served` does; stored measurements are not made again.
-
-    Raises:
-        BackendError: The server of the run's files fails.
-    """
-    stored = cache.get("served")
-    if stored is not None:
-        return Served.model_validate(stored)
-    served = measure_served(run, sides, asks, serving, prompts, max_tokens)
-    cache.put("served", served.model_dump(mode="json"))
-    return served
 
 
 def measure_served(

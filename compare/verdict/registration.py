@@ -31,17 +31,13 @@ def register(
     cache: JsonCache, verdict: VerdictConfig, gate: Gate | None, num_answers_before: int
 ) -> Registration:
     """Record the plan, or return the one that an earlier process recorded."""
-    stored = cache.get(NAME)
-    if stored is not None:
-        return Registration.model_validate(stored)
     registration = Registration(
         verdict=verdict.model_dump(mode="json"),
         gate=tuple(one.model_dump(mode="json") for one in gate or ()),
         registered_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         num_answers_before=num_answers_before,
     )
-    cache.put(NAME, registration.model_dump(mode="json"))
-    return registration
+    return cache.once(NAME, Registration, lambda: registration)
 
 
 @dataclass(frozen=True)
