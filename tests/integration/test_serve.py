@@ -365,7 +365,7 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback(run_directory, tmp_pat
     time.sleep(0.02)  # The server looks for signals ten times a second.
     assert server.stop(signal.SIGINT)[0] == 0
     log = server.log_path.read_text()
-    assert "Ctrl-C again ends them" in log
+    assert "Ctrl-C again cancels them" in log
     assert "Traceback" not in log
 
 

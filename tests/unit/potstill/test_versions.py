@@ -120,7 +120,7 @@ def test_there_is_no_third_of_two(run, second):
 def test_two_runs_cannot_be_the_same_version(run, second, gguf):
     add_version(run, second)
     other = next_version(run.root.with_name("other"), gguf, run)
-    with pytest.raises(ArtifactError, match="another run is version 2"):
+    with pytest.raises(ArtifactError, match="another run is already version 2"):
         add_version(run, other)
 
 

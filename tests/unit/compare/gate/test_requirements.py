@@ -320,7 +320,7 @@ def test_without_a_gate_the_judge_decides():
         ([], "an empty gate would pass every student"),
         ([{"kind": "schema"}], "is not required"),
         ([DECIDES | {"required": False}], "is not required"),
-        ([DECIDES, {"kind": "schema"}, {"kind": "schema"}], "there twice"),
+        ([DECIDES, {"kind": "schema"}, {"kind": "schema"}], "same requirement twice"),
         ([DECIDES | {"margin": 0.1}], "is compare.verdict.margin"),
         (
             [DECIDES, {"kind": "suite", "suite": "json", "at_least": 0.5, "against": "teacher"}],
