@@ -18,7 +18,7 @@ import psutil
 
 from potstill.cards import Cards, MachineConfig, listed
 from potstill.config import preset_names
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, first_line
 from potstill.models.files import cache_dir
 from potstill.pipeline import Choice, cards_of, estimate, resolve
 from potstill.plan import Placed, misfits
@@ -145,7 +145,7 @@ def _preset(name: str, here: Cards | None) -> Finding:
             estimates, _ = estimate(tables, RunDirectory(Path(directory)))
     except (PotstillError, ImportError) as error:
         advice = getattr(error, "hint", None) or "see potstill run --dry-run"
-        return Finding(subject, f"not estimated, {str(error).splitlines()[0]}", advice)
+        return Finding(subject, f"not estimated, {first_line(error)}", advice)
     cards = here or cards_of(tables)
     rows = [one.placed(None, cards) for one in estimates]
     return Finding(subject, *_fit(rows, cards, is_here=here is not None))

@@ -110,11 +110,11 @@ def error_from_dict(values: dict[str, str | None]) -> PotstillError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a library raised; its type where it says nothing."""
+    """Return the first line of an error's text; the name of its type if the text is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def first_problem(error: ValidationError, whole: str = "the value") -> str:
-    """Return where the first problem of a value is, in dotted names, and what; `whole` names it."""
+    """Return the first problem: its place in dotted names (`whole` at the top) and its message."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

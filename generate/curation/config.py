@@ -110,7 +110,7 @@ class CurationConfig(Table):
     student_noise: dict[AppliedNoise, Annotated[float, Field(ge=0.0)]] = Field(default={})
     """Relative frequency of each kind of noise in what the student reads of a task's training
     conversations, such as `{ none = 3, typos = 1, capitals = 1 }`; the teacher answers the messages
-    as they are. Words of a known answer get no errors of typing. Empty: none."""
+    as they are. Words of a known answer get no typos. Empty: none."""
 
     @model_validator(mode="after")
     def _some_noise(self) -> Self:

@@ -30,7 +30,7 @@ from generate.teachers.protocol import (
     ScoreRequest,
     ScoreRequests,
 )
-from potstill.errors import PotstillError, TeacherError
+from potstill.errors import PotstillError, TeacherError, first_line
 from potstill.progress import announced
 
 ENVIRONMENT = {
@@ -282,7 +282,7 @@ def _reason(error: Exception) -> str:
     """Return the first line of an error that says why."""
     if isinstance(error, ValidationError):
         return error.errors()[0]["msg"]
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def engine_arguments(spec: EngineSpec, engine: EngineConfig, *, on_cpu: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.errors import InvalidRequestError, ModelNotFoundError
@@ -22,6 +22,8 @@ from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.models import ModelCard, model_card
 from serve.wire.shared import PERSONAL, CompletionUsage
+
+Shown = TypeVar("Shown", ChatCompletion, ChatCompletionChunk)
 
 MAX_DEALS = 1000
 """Pairs of one key that are remembered; older ones can no longer be voted on."""
@@ -173,8 +175,7 @@ class DealtReply:
 
     async def complete(self) -> ChatCompletion:
         """Wait for the whole answer; raises as the model's reply does."""
-        shown: ChatCompletion = self._shown(await self.reply.complete())
-        return shown
+        return self._shown(await self.reply.complete())
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
         """Yield the answer as it is generated; raises as the model's reply does."""
@@ -185,10 +186,12 @@ class DealtReply:
         """Stop what still works for this answer."""
         self.reply.cancel()
 
-    def _shown(self, answer: Any) -> Any:  # noqa: ANN401  (an answer or a part of one)
+    def _shown(self, answer: Shown) -> Shown:
         self.deal.answers[answer["id"]] = self.name
-        shown = {**answer, "model": self.name, "system_fingerprint": ""}
-        return shown | ({"usage": _hiding(usage)} if (usage := answer.get("usage")) else {})
+        shown: Shown = {**answer, "model": self.name, "system_fingerprint": ""}
+        if usage := answer.get("usage"):
+            shown["usage"] = _hiding(usage)
+        return shown
 
 
 def _hiding(usage: CompletionUsage) -> CompletionUsage:

@@ -1,7 +1,7 @@
-"""Errors of typing and of speech recognition, put into written texts.
+"""Typos and errors of speech recognition, put into written texts.
 
 In: a text, and the words that stay readable. Out: the text with errors. The words and homophones of
-speech are English; errors of typing suit every alphabet.
+speech are English; typos suit every alphabet.
 """
 
 from __future__ import annotations
