@@ -118,6 +118,7 @@ def live_url(run_directory, tmp_path_factory) -> Iterator[str]:
     variants = {"student": {"weight": 1}, "teacher": {"weight": 0}}
     config = {
         "keys_path": str(directory / "keys.toml"),
+        "context_tokens": 256,  # an answer without max_tokens may run to its end
         "experiments": {"assistant": {"variants": variants, "judge": "votes"}},
     }
     with serving(run_directory, directory / "log", **config) as url:
