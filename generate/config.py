@@ -195,6 +195,10 @@ class GenerateConfig(Table):
     """The turns of a conversation, and the number of conversations per prompt."""
     thinking: ThinkingConfig = ThinkingConfig()
     """The thinking of a reasoning teacher."""
+    reuse: str | None = Field(default=None, min_length=1)
+    """Directory of a finished run whose answers are taken where the teacher, the settings of
+    sampling and the prompt are the same, such as a task's references; the teacher is not asked for
+    them again. `potstill update` names the served version."""
     curation: CurationConfig = CurationConfig()
     """Filters of prompts and conversations."""
     copy_to: str | None = Field(default=None, min_length=1)

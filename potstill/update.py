@@ -262,6 +262,7 @@ def _next_config(
     if generate["turns"]["kind"] == "score":
         generate["turns"]["kind"] = "single"
     generate.pop("copy_to", None)
+    generate["reuse"] = str(root) if parent_run.is_finished("samples") else None
     calibration = "max_calibration_conversations"
     train["student"] = {
         "checkpoint": str(root / "student"),

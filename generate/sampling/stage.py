@@ -16,7 +16,6 @@ import jinja2
 import pyarrow.parquet as pq
 
 from generate.config import FIRST_TEACHER, GenerateConfig
-from generate.curation.task_filters import first_metric
 from generate.lazy_teacher import LazyTeacher, LoadedTeacher, loaded_teacher
 from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.assignment import Assignment, Work
@@ -36,19 +35,21 @@ from generate.sampling.parts import (
 from generate.sampling.scoring import ScoredConversation
 from generate.sampling.settings import ConversationSettings
 from generate.sampling.simulated_user import SimulatedUser
+from generate.sampling.stage_settings import stage_settings
+from generate.sampling.stored_answers import StoredAnswers, read_stored_answers
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
 from potstill.chat import chat_template_sha256, tokenizer_sha256, with_thinking
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
 from potstill.facts.shared import FurtherTeacher
-from potstill.files import sha256_bytes, write_text_atomically
+from potstill.files import write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from potstill.schema import Prompt
+from potstill.tables import PROMPT_SCHEMA, read_rows
 from potstill.task.stage import read_task
-from potstill.task.task import Task, shots_text
 from potstill.thinking import has_switch
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSe
     Raises:
         ConfigError: Answers are chosen by a metric or bound by a schema that the task lacks.
     """
-    settings = _stage_config(config, read_task(run_directory))
+    settings = stage_settings(config, read_task(run_directory))
     return run_directory.open_stage("samples", settings, inputs=("prompts",))
 
 
@@ -115,6 +116,7 @@ def _make_parts_of(
     )
     settings.require_turns(loaded.end_token_ids)
     _ = settings.tool_result  # Raises before the work begins.
+    stored = _stored_answers(config, work.name, first, run_directory)
     user = _load_user(config, checkpoint.dir)
     choose = make_choice(config.turns, task)
     loop = ConversationLoop(session.dir, checkpoint.vocab_size, choose, user)
@@ -125,7 +127,7 @@ def _make_parts_of(
     try:
         loop.run(
             _ask(config, loaded),
-            _parts(work, settings, loaded, read_prompts(prompts_path, per_part)),
+            _parts(work, settings, loaded, read_prompts(prompts_path, per_part), stored),
             total=sum(sizes[index] for index in work.mine),
             num_done=sum(sizes[index] for index in work.mine if index in work.done),
             at_once=loaded.max_num_seqs,
@@ -234,70 +236,25 @@ def _num_prompts(run_directory: RunDirectory) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
-    optional = {"tool_results", "known_answers"}
-    turns = config.turns.to_json(
-        exclude={name for name in optional if not getattr(config.turns, name)}
-    )
-    if config.turns.user is not None:
-        turns["user"] = {"model": config.turns.user.model}
-    settings = {
-        "teacher": config.teacher.identity,
-        "sampling": config.sampling.to_json(
-            exclude={
-                name for name in ("structured", "bind_known") if not getattr(config.sampling, name)
-            }
-        ),
-        "turns": turns,
-        "conversations_per_part": config.engine.conversations_per_part,
-    }
-    if config.further_teachers:
-        settings["weight"], settings["choose_teacher"] = (
-            config.teacher.weight,
-            config.choose_teacher,
-        )
-        settings["further_teachers"] = {
-            name: one.identity | {"weight": one.weight, **one.rules}
-            for name, one in config.further_teachers.items()
-        }
-    if config.choose_teacher == "best":
-        first_metric(task, "generate.choose_teacher")
-    thinking = config.thinking.to_json(exclude={"student"})
-    if any(value is not None for value in thinking.values()):
-        settings["thinking"] = thinking
-    by_metric = config.turns.best_by in ("metric", "majority")
-    if by_metric:
-        first_metric(task, "generate.turns.best_by")
-    is_bound = config.sampling.structured
-    if is_bound and not (task and (task.answer_schema or task.labels)):
-        raise ConfigError(
-            "there is no schema to bind answers by",
-            where="generate.sampling.structured",
-            expected="a [task] with answer_schema, or with the labels that answers are",
-            found="a task without one" if task else "no task",
-        )
-    # A metric also says in which form a known answer is learned.
-    by_metric |= config.turns.known_answers
-    asked = _task_config(task, by_metric=by_metric, is_bound=is_bound) if task else {}
-    return settings | {"task": asked} if asked else settings
-
-
-def _task_config(task: Task, *, by_metric: bool, is_bound: bool) -> dict[str, str]:
-    """Return hashes of what of the task decides the samples, without what is empty."""
-    examples = [item for item in task.examples if item.known] if task.num_shots else []
-    shots = f"{task.num_shots} {task.shots} {shots_text(examples)}" if examples else ""
-    deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
-    if is_bound:
-        deciding["answer_schema"] = task.answer_schema
-        deciding["labels"] = "\n".join(task.labels)
-    if by_metric and task.metrics:
-        deciding["metric"] = f"{task.metrics[0].model_dump_json()} {task.answer_schema}"
-    return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}
-
-
 def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN401  (an Ask)
     how = teacher.score if config.turns.kind == "score" else teacher.sample
     return partial(how, top_logprobs=config.sampling.top_logprobs)
+
+
+def _stored_answers(
+    config: GenerateConfig, name: str, first: LazyTeacher, run_directory: RunDirectory
+) -> StoredAnswers:
+    """Read the answers that another run has for this one's prompts."""
+    if config.reuse is None:
+        return StoredAnswers()
+    path = run_directory.stage_dir("prompts") / PROMPTS_NAME
+    return read_stored_answers(
+        RunDirectory(Path(config.reuse)),
+        stage_settings(config, read_task(run_directory)),
+        first.checkpoint.fingerprint,
+        name,
+        {row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)},
+    )
 
 
 def _load_user(config: GenerateConfig, teacher_dir: Path) -> SimulatedUser | None:
@@ -313,6 +270,7 @@ def _parts(
     settings: ConversationSettings,
     teacher: SamplingTeacher,
     prompt_parts: Iterator[tuple[int, list[Prompt]]],
+    stored: StoredAnswers,
 ) -> Iterator[Part]:
     missing = set(work.mine).difference(work.done)
     for number, prompts in prompt_parts:
@@ -320,7 +278,7 @@ def _parts(
             yield (
                 work.first_part + number,
                 [
-                    partial(_begin, settings, teacher, prompt, answer)
+                    partial(_begin, settings, teacher, prompt, answer, stored)
                     for prompt in prompts
                     for answer in work.answers(settings, prompt)
                 ],
@@ -328,7 +286,11 @@ def _parts(
 
 
 def _begin(
-    settings: ConversationSettings, teacher: SamplingTeacher, prompt: Prompt, answer: int
+    settings: ConversationSettings,
+    teacher: SamplingTeacher,
+    prompt: Prompt,
+    answer: int,
+    stored: StoredAnswers,
 ) -> ConversationBuilder | FailedConversation:
     """Begin a conversation; a prompt that cannot be rendered must not stop the others."""
     name = f"{prompt.prompt_id}-{answer}"
@@ -340,6 +302,9 @@ def _begin(
             builder = ScoredConversation(settings, prompt, teacher.end_token_ids)
         else:
             builder = Dialogue(settings, prompt, answer)
+            found = stored.find(builder) if settings.num_answers(prompt) == 1 else None
+            if found is not None:
+                return found
     except (jinja2.TemplateError, PotstillError) as error:
         return FailedConversation(name, f"the chat template rejects it: {error}".splitlines()[0])
     if builder.request is None:

@@ -101,6 +101,7 @@ def test_the_next_run_learns_the_failures_from_the_served_student(run, choice, t
     assert source["path"] == str(found.stage_dir("update") / PROMPTS_NAME)
     assert (prompts["path"], prompts["num_prompts"], prompts["test_share"]) == (None, 5, 0.2)
     assert (tables["generate"]["turns"]["kind"], tables["generate"]["copy_to"]) == ("single", None)
+    assert tables["generate"]["reuse"] == str(root)
     assert train["student"]["checkpoint"] == str(root / "student")
     assert train["student"]["intermediate_size"] is None
     assert (train["replay"], train["learning_rate"]) == ((root,), 1e-4)
