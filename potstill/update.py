@@ -213,11 +213,13 @@ def _collect(
     generate = STAGES["generate"]
     found = generate.call("imports.reading", "read_requests", [str(recorded)])
     written = generate.call("imports.write", "write_requests", found, path)
-    for sentence in written.sentences():
-        logger.info("%s", sentence)
+    for sentence in written.losses():
+        logger.warning("%s", sentence)
     with path.open(encoding="utf-8") as lines:
         sources = Counter(str(json.loads(line)["source"]) for line in lines)
-    return {name.removeprefix(SOURCE_PREFIX): count for name, count in sources.items()}
+    counts = {name.removeprefix(SOURCE_PREFIX): count for name, count in sources.items()}
+    logger.info("requests: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
+    return counts
 
 
 def _served_since(versions: Versions) -> float:

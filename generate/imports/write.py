@@ -35,15 +35,18 @@ class Written:
     def sentences(self) -> list[str]:
         """Return the counts in words."""
         known = f", {self.num_known:,} with a known answer" if self.num_known else ""
-        lines = [
+        counts = (
             f"{self.num_requests:,} requests with {self.num_answers:,} answers{known}; "
             f"{self.num_failed:,} ended in an error"
-        ]
-        if self.unreadable:
-            where, found = self.unreadable[0]
-            count = len(self.unreadable)
-            lines.append(f"{count:,} could not be read; the first is {where}: {found}")
-        return lines
+        )
+        return [counts, *self.losses()]
+
+    def losses(self) -> list[str]:
+        """Return in words what could not be read; nothing if all could."""
+        if not self.unreadable:
+            return []
+        where, found = self.unreadable[0]
+        return [f"{len(self.unreadable):,} could not be read; the first is {where}: {found}"]
 
 
 def unreadable_path(path: Path) -> Path:
