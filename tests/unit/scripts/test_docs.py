@@ -72,7 +72,17 @@ def test_links_from_outside_of_the_site_lead_somewhere():
 
 
 def test_pages_that_code_names_exist():
-    command = ["git", "grep", "-hoE", r"docs/[a-z/-]+\.md", "--", "*.py", "*.toml", "deploy"]
+    command = [
+        "git",
+        "grep",
+        "-hoE",
+        r"docs/[a-z/-]+\.md",
+        "--",
+        "*.py",
+        "*.toml",
+        "*.ipynb",
+        "deploy",
+    ]
     found = subprocess.run(command, cwd=docs.ROOT, capture_output=True, text=True, check=True)
     named = set(found.stdout.split()) - {"docs/gguf.md"}  # ggml's own.
     assert len(named) > 10
