@@ -18,6 +18,7 @@ from potstill.commands.verdicts import VerdictCommand, exit_with
 from potstill.facts.comparison import ComparisonFacts
 from potstill.pipeline import STAGES, Choice, resolve, run_stage
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo, show
 from potstill.verdict.outcome import Outcome
 
 STAGE = STAGES["compare"]
@@ -104,8 +105,6 @@ def plan(
     Options that are not given come from RUN's finished comparison by the same judge, or
     otherwise from the table compare.plan.
     """
-    from rich.console import Console
-
     from compare.planning import plan_comparison
 
     given = {
@@ -118,7 +117,7 @@ def plan(
         f"compare.plan.{name}={value}" for name, value in given.items() if value is not None
     ]
     choice = replace(choice, overrides=(*choice.overrides, *overrides))
-    Console().print(plan_comparison(choice, run_directory, judge))
+    show(plan_comparison(choice, run_directory, judge))
 
 
 @app.command(cls=VerdictCommand)
@@ -200,4 +199,4 @@ def label(
     votes = collect_votes(table, run_directory, labeler, vote_in_terminal)
     asked = [*([votes] if "votes" in kinds else []), *([labels] if "criteria" in kinds else [])]
     for sentence in chain(*(asked or [labels])):
-        typer.echo(f"\n{sentence}")
+        echo(f"\n{sentence}")

@@ -26,7 +26,7 @@ from potstill.files import sha256_bytes
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.tables import PAIR_SCHEMA, read_rows
-from potstill.terminal import key_among, printable
+from potstill.terminal import echo, key_among
 from potstill.verdict.outcome import Plan
 
 KEYS = ("y", "n", "q")
@@ -45,7 +45,7 @@ class Terminal:
         """Return whether an answer meets a criterion; None where the labeler ends it."""
         if self._shown != (messages, answer):
             self._shown = messages, answer
-            typer.echo(printable(f"\n{shown_turns(messages)}\n\nANSWER\n{answer}\n"))
+            echo(f"\n{shown_turns(messages)}\n\nANSWER\n{answer}\n")
         said: str = typer.prompt(f"{criterion}? [y, n; q ends]", value_proc=key_among(KEYS))
         return None if said == "q" else said == "y"
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from rich.console import Console
-
 from compare.answers.answers import Answer, Role, Sampling, by_role
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
@@ -82,6 +80,7 @@ from potstill.rundir import RunDirectory, StageSession
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 from potstill.task.stage import read_task
 from potstill.task.task import Task
+from potstill.terminal import show
 from potstill.verdict.outcome import Plan
 from potstill.versions import ancestry
 
@@ -135,16 +134,15 @@ def run_with_endpoint(
     except SchemaVersionError as error:  # Its page and verdict are still there.
         logger.warning("%s", error)
         return manifest
-    console = Console()
     if report.files:
-        console.print(render_table(report))
+        show(render_table(report))
     if report.candidates:
-        console.print(task_report.render(report))
+        show(task_report.render(report))
     told = [task_report.headline(report), *task_report.sentences(report)]
     memorized = report.memorization.sentences if report.memorization else []
     for sentence in (*filter(None, told), *verdict_sentences(report.verdict), *memorized):
-        console.print(sentence, markup=False)
-    console.print(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
+        show(sentence)
+    show(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
     return manifest
 
 

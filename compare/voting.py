@@ -25,7 +25,7 @@ from compare.verdict.preference import LEAST_HUMAN_VOTES, planned_votes
 from compare.verdict.registration import last_comparison
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from potstill.terminal import key_among, printable
+from potstill.terminal import echo, key_among
 from potstill.verdict.outcome import Plan
 
 SAID: dict[str, Said] = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}
@@ -35,7 +35,7 @@ AskVote = Callable[[Sequence[Message], str, str], Said | None]
 
 def vote_in_terminal(messages: Sequence[Message], left: str, right: str) -> Said | None:
     """Show a prompt with both answers, and return the vote; None where the voter ends it."""
-    typer.echo(printable(f"\n{shown_turns(messages)}\n\nLEFT\n{left}\n\nRIGHT\n{right}\n"))
+    echo(f"\n{shown_turns(messages)}\n\nLEFT\n{left}\n\nRIGHT\n{right}\n")
     question = "Which is better? [l, r; t is a tie, b both bad, q ends]"
     return SAID.get(typer.prompt(question, value_proc=key_among((*SAID, "q"))))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from generate.init.files import CONFIG_NAME, run_path, template_names
 from potstill.commands.options import ForceOption, VerboseOption, configured
@@ -17,6 +16,7 @@ from potstill.loopback import serve_until_interrupted
 from potstill.pipeline import STAGES, Choice, plan, run_share, run_stage
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo, show
 
 STAGE = STAGES["generate"]
 
@@ -97,17 +97,17 @@ def init(
     if sys.stdin.isatty() and like is None and template is None:
         wanted = ask(wanted)
     for line in make(wanted):
-        typer.echo(line)
+        echo(line)
     config_path, run = directory / CONFIG_NAME, run_path(directory)
-    typer.echo(f"wrote {config_path}")
+    echo(f"wrote {config_path}")
     try:
         table = plan(Choice(path=config_path), RunDirectory(Path(run)), force=True)
     except PotstillError as error:
-        typer.echo(f"the cost of a run is not known yet: {error}")
+        echo(f"the cost of a run is not known yet: {error}")
     else:
-        Console().print(table)
+        show(table)
     command = shlex.join(["potstill", "run", run, "--config", str(config_path)])
-    typer.echo(f"next: edit {config_path}, then {command}")
+    echo(f"next: edit {config_path}, then {command}")
 
 
 @app.command(name="import")
@@ -139,7 +139,7 @@ def import_traces(
 
     set_up_logging(verbose=verbose)
     for line in run(paths, to, page_path=inspect, config_path=config, force=force):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -181,10 +181,10 @@ def review(
     set_up_logging(verbose=verbose)
     if apply:
         for line in make.apply(path, config):
-            typer.echo(line)
+            echo(line)
         return
     reviewed = Review(make.find_subject(path, config), reviewer)
     serve_until_interrupted(server_of(reviewed, port), f"?token={reviewed.token}")
     reviewed.log.wait()
     for line in make.sentences(reviewed, path):
-        typer.echo(line)
+        echo(line)

@@ -102,7 +102,7 @@ class Lineage(Record):
     @property
     def document(self) -> str:
         """The lineage as a JSON document."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, ensure_ascii=True) + "\n"
 
     def lines(self) -> list[str]:
         """Return the lineage in words, from the file back to its prompts."""

@@ -192,13 +192,13 @@ class _BarProgress(Progress):
 
         super().__init__(label, total, unit, at_once)
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[timing]}"),
+            TextColumn("{task.fields[timing]}", markup=False),
             console=_console(),
         )
-        self._task = self._bar.add_task(f"{label} ({unit})", total=total, timing="")
+        self._task = self._bar.add_task(printable(f"{label} ({unit})"), total=total, timing="")
         self._bar.start()
 
     def _show(self) -> None:
@@ -249,9 +249,9 @@ def _spinner(label: str) -> Iterator[None]:
     from rich.progress import Progress as RichProgress
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with RichProgress(*columns, console=_console(), transient=True) as spinner:
-        spinner.add_task(label)
+        spinner.add_task(printable(label))
         yield
 
 

@@ -7,7 +7,6 @@ from functools import singledispatch
 from typing import Literal
 
 from rich.box import SIMPLE
-from rich.markup import escape
 from rich.table import Table
 
 from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES, Facts
@@ -58,14 +57,12 @@ def stage_rows(run_directory: RunDirectory) -> list[StageRow]:
 
 def status_table(run_directory: RunDirectory) -> Table:
     """Return the stages as a table; raises as `stage_rows` does."""
-    table = Table(
-        title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE, expand=True
-    )
+    table = Table(title=str(run_directory.root), title_justify="left", box=SIMPLE, expand=True)
     for heading in ("stage", "state", "time", "size"):
         table.add_column(heading, no_wrap=True)
     table.add_column("facts", overflow="fold", ratio=1)
     for row in stage_rows(run_directory):
-        table.add_row(*map(escape, (row.name, row.state, row.time, row.size, row.facts)))
+        table.add_row(row.name, row.state, row.time, row.size, row.facts)
     return table
 
 

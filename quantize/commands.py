@@ -11,6 +11,7 @@ import typer
 from potstill.commands.options import ForceOption, RunArgument, configured
 from potstill.pipeline import STAGES, Choice, run_stage
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo
 
 app = typer.Typer()
 
@@ -59,7 +60,7 @@ def export(
 
     directory = to or Path(f"{run_dir.resolve().name}-{tool}")
     for line in write(RunDirectory(run_dir), tool, directory, file):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -97,7 +98,7 @@ def push(
     checked = [name for name, is_given in given.items() if is_given]
     if dry_run:
         for line in shipment.lines(checked):
-            typer.echo(line)
+            echo(line)
         refuse(shipment, checked)
         return
-    typer.echo(publish(shipment, private=not public, checked=checked))
+    echo(publish(shipment, private=not public, checked=checked))

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from compare.answers.questions import Question
 from compare.comparison import read_report
 from compare.config import CompareConfig
@@ -30,6 +28,7 @@ from potstill.rundir import RunDirectory
 from potstill.schema import Value
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.task.stage import read_task
+from potstill.terminal import echo, show
 from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
@@ -62,11 +61,10 @@ def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) ->
         ConfigError: As `fit_cascade` does.
     """
     fit = fit_cascade(config, run_directory)
-    console = Console()
     if as_json:
-        console.print_json(fit.model_dump_json())
+        echo(fit.model_dump_json(indent=2, ensure_ascii=True))
         return fit.outcome
-    console.print(in_words(fit), markup=False, highlight=False, soft_wrap=True)
+    show(in_words(fit), soft_wrap=True)
     return fit.outcome
 
 

@@ -17,8 +17,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
 from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
@@ -37,6 +35,7 @@ from compare.verdict.health import health_of, is_sound_so_far
 from potstill.api_keys import served_key_variable
 from potstill.errors import ConfigError
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo, show
 from potstill.verdict.outcome import Outcome, Plan
 
 logger = logging.getLogger(__name__)
@@ -84,12 +83,11 @@ def run(
             _LiveJudge(config, experiment, table, judge, resources).judge(unjudged)
     results = experiment.results()
     verdict = verdict_in(results)
-    console = Console()
     if as_json:
-        console.print_json(json.dumps(results))
+        echo(json.dumps(results, indent=2))
     else:
         for sentence in _sentences(results, verdict):
-            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            show(sentence, soft_wrap=True)
     return Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
 
 

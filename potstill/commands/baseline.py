@@ -10,6 +10,7 @@ from potstill.curve import in_words, make_curve
 from potstill.facts.curve import CurveFacts
 from potstill.pipeline import Choice
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo
 
 app = typer.Typer()
 
@@ -30,4 +31,4 @@ def curve(run_directory: RunDirectory, choice: Choice, force: ForceOption = Fals
     facts = make_curve(choice, run_directory, force=force).facts
     if isinstance(facts, CurveFacts):
         for line in in_words(facts):
-            typer.echo(line)
+            echo(line)

@@ -6,6 +6,8 @@ import os
 
 import typer
 
+from potstill.terminal import echo
+
 app = typer.Typer()
 
 
@@ -19,4 +21,4 @@ def doctor() -> None:
     from potstill.doctor import examine
 
     for finding in examine():
-        typer.echo(finding.line())
+        echo(finding.line())

@@ -9,6 +9,7 @@ import typer
 
 from potstill.lineage import lineage_of_run, read_lineage
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo
 
 app = typer.Typer()
 
@@ -26,7 +27,7 @@ def lineage(
     """
     found = lineage_of_run(RunDirectory(path)) if path.is_dir() else read_lineage(path)
     if as_json:
-        typer.echo(found.document, nl=False)
+        echo(found.document.rstrip())
         return
     for line in found.lines():
-        typer.echo(line)
+        echo(line)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from potstill.commands.options import (
     ConfigOption,
@@ -21,6 +20,7 @@ from potstill.commands.options import (
 from potstill.pipeline import plan, run_pipeline
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo, show
 from potstill.watch import watched
 
 RUNS_DIR = Path("runs")
@@ -57,12 +57,12 @@ def run(
     run_directory = RunDirectory(run_dir or RUNS_DIR / name)
     choice = choice_of(preset, config, overrides)
     if dry_run:
-        Console().print(plan(choice, run_directory, force=force))
+        show(plan(choice, run_directory, force=force))
         return
     options = ["--verbose"] if verbose else []
     with watched(run_directory) if watch else nullcontext() as address:
         if address:
-            typer.echo(f"watch it on {address}")
+            echo(f"watch it on {address}")
         code = run_pipeline(choice, run_directory, force=force, options=options)
     if code != 0:
         raise typer.Exit(code)

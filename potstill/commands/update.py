@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from potstill.commands.options import RunArgument, configured
@@ -20,6 +18,7 @@ from potstill.errors import PotstillError
 from potstill.pipeline import Choice
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
+from potstill.terminal import echo, show
 from potstill.update import Wanted
 from potstill.update import update as make_version
 from potstill.versions import (
@@ -78,10 +77,10 @@ def update(
     run_directory.require_run()
     if rollback:
         version = roll_back(run_directory)
-        typer.echo(f"version {version.number} is served: {run_of(version, run_directory).root}")
+        echo(f"version {version.number} is served: {run_of(version, run_directory).root}")
         return
     outcome = make_version(choice, run_directory, Wanted(to, most, recent), accept=accept)
-    Console().print(versions_table(read_versions(run_directory), run_directory))
+    show(versions_table(read_versions(run_directory), run_directory))
     raise exit_with(outcome)
 
 
@@ -98,18 +97,16 @@ def versions(
     run_directory = RunDirectory(run_dir)
     if serve is not None:
         serve_version(run_directory, serve, "chosen")
-    Console().print(versions_table(read_versions(run_directory), run_directory))
+    show(versions_table(read_versions(run_directory), run_directory))
 
 
 def versions_table(found: Versions, run_directory: RunDirectory) -> Table:
     """Return the versions as a table, the first one first."""
-    table = Table(
-        title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE, expand=True
-    )
+    table = Table(title=str(run_directory.root), title_justify="left", box=SIMPLE, expand=True)
     for heading in HEADINGS:
         table.add_column(heading, overflow="fold", no_wrap=heading in WHOLE)
     for version in found.versions:
-        table.add_row(*map(escape, _cells(version, found, run_directory)))
+        table.add_row(*_cells(version, found, run_directory))
     return table
 
 

@@ -50,6 +50,22 @@ def test_every_setting_is_explained(stage):
                 assert explained, f"{table.name}.{ast.unparse(field.target)}"
 
 
+def test_what_verbs_print_passes_through_one_place():
+    """Names and texts in files of others would control the terminal."""
+    own_words = {
+        "potstill/cli.py",
+        "potstill/commands/fetch.py",
+        "potstill/loopback.py",
+        "potstill/progress.py",  # texts of bars are replaced there
+        "potstill/terminal.py",
+        "generate/init/questions.py",
+        "serve/terminal/start.py",  # and those of a chat, word by word, in serve/terminal
+    }
+    raw = re.compile(r"typer\.echo\(|\bConsole\(")
+    found = {source_id(path) for path in SOURCES if raw.search(path.read_text())}
+    assert found == own_words
+
+
 def test_unit_tests_mirror_the_tree():
     for path in (ROOT / "tests" / "unit").rglob("test_*.py"):
         folder = ROOT / path.parent.relative_to(ROOT / "tests" / "unit")

@@ -7,7 +7,7 @@ from potstill.cli import app
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.student import StudentFacts
-from potstill.lineage import LINEAGE_KEY, lineage_of_run, read_lineage
+from potstill.lineage import LINEAGE_KEY, Lineage, Teacher, lineage_of_run, read_lineage
 from potstill.manifest import manifest_sha256
 from tests.fixtures.facts import update_facts
 from tests.fixtures.judged_run import write_judged_run, write_plain_gguf
@@ -93,3 +93,22 @@ def test_a_file_without_a_lineage_that_can_be_read_is_refused(tmp_path, texts, w
     write_plain_gguf(tmp_path / "a.gguf", texts)
     with pytest.raises(ArtifactError, match=what):
         read_lineage(tmp_path / "a.gguf")
+
+
+def test_a_strangers_file_controls_no_terminal(tmp_path):
+    hostile = "\x1b]0;title\x07[/b]\x9b31m\u202e"
+    found = Lineage(
+        run=hostile,
+        method=hostile,
+        teachers=(Teacher(model=hostile, fingerprint=hostile, license=hostile),),
+        sources=(),
+        stages=(),
+    )
+    write_plain_gguf(tmp_path / "a.gguf", found.texts())
+    text = shown(tmp_path / "a.gguf")
+    assert text.count("]0;title") == 5
+    assert not set("\x1b\x07\x9b\u202e") & set(text)
+    document = shown(tmp_path / "a.gguf", "--json")
+    assert document.isascii()
+    assert not set("\x1b\x07") & set(document)
+    assert json.loads(document)["run"] == hostile

@@ -13,6 +13,7 @@ from potstill.progress import (
     LINE_EVERY_SECONDS,
     Progress,
     Step,
+    _console,
     announced,
     append_metrics,
     published,
@@ -179,6 +180,16 @@ def test_a_bar_on_a_terminal_counts_as_the_lines_do(monkeypatch, lines):
         assert (task.completed, task.total) == (6, 10)
         assert task.fields["timing"].endswith("left, fast")
     assert lines() == []
+
+
+def test_a_name_on_a_terminal_controls_nothing_and_is_no_markup(monkeypatch, capfd):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    _console.cache_clear()  # its stream is that of an earlier test
+    with announced("fetching \x1b]0;title[/b]"), track("a[/b]\x1b]0;title", 2, "files"):
+        pass
+    shown = capfd.readouterr().err
+    assert "\x1b]" not in shown
+    assert "a[/b]\ufffd]0;title (files)" in shown
 
 
 def test_the_step_can_be_read_by_others_while_it_lasts(tmp_path, clock):

@@ -1,9 +1,9 @@
 import re
-from io import StringIO
 
 import pytest
-from rich.console import Console
+from typer.testing import CliRunner
 
+from potstill.cli import app
 from potstill.errors import ArtifactError
 from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES
 from potstill.facts.samples import SignalStats
@@ -85,9 +85,9 @@ def finish(run_directory, stage, facts=None):
 
 def shown(run_directory) -> dict[str, list[str]]:
     """The table's rows as text, by stage."""
-    console = Console(width=400, file=StringIO())
-    console.print(status_table(run_directory))
-    lines = console.file.getvalue().splitlines()
+    arguments = ["status", str(run_directory.root)]
+    found = CliRunner(env={"COLUMNS": "400"}).invoke(app, arguments, catch_exceptions=False)
+    lines = found.stdout.splitlines()
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines[1:]]
     return {"title": [lines[0].strip()]} | {row[0]: row for row in rows if row[0] in STAGE_NAMES}
 
@@ -152,3 +152,12 @@ def test_a_teacher_named_like_markup_is_shown_as_it_is(run_directory):
     finish(run_directory, "samples", facts)
     told = shown(run_directory)["samples"][-1]
     assert told.startswith("/models/[/v2]: 3 conversations; 224,512")
+
+
+def test_names_in_a_strangers_run_control_no_terminal(run_directory):
+    hostile = "\x1b]0;title\x07[/b]\x9b31m\u202e"
+    finish(run_directory, "samples", samples_facts(teacher=teacher_identity(model=hostile)))
+    (line,) = [row[-1] for name, row in shown(run_directory).items() if name == "samples"]
+    assert line.startswith("\ufffd]0;title")
+    assert "[/b]" in line
+    assert not set("\x1b\x07\x9b\u202e") & set(line)
