@@ -64,12 +64,20 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         self.send_error(401, "the address has no token", "Open the address that was printed.")
         return False
 
-    def send(self, text: str, content_type: str = HTML, status: int = 200) -> None:
-        """Answer with a text."""
+    def send(
+        self, text: str, content_type: str = HTML, status: int = 200, policy: str | None = None
+    ) -> None:
+        """Answer with a text.
+
+        Args:
+            policy: What the page may do, besides what its own policy says; None: that decides.
+        """
         content = text.encode(errors="replace")
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
+        if policy is not None:
+            self.send_header("Content-Security-Policy", policy)
         self.end_headers()
         self.wfile.write(content)
 

@@ -25,7 +25,7 @@ from potstill.endpoint import HOST
 from potstill.errors import ArtifactError, BackendUnavailableError, PotstillError
 from potstill.facts.base import StageName
 from potstill.loopback import LoopbackHandler, listen, new_token
-from potstill.pages import render_page
+from potstill.pages import policy_of, render_page
 from potstill.pipeline import PIPELINE, read_estimate
 from potstill.progress import Step, read_step
 from potstill.rundir import RunDirectory
@@ -238,7 +238,9 @@ def server_of(run_directory: RunDirectory, port: int, token: str) -> ThreadingHT
                 self.send(page_of(run_directory, f"?token={token}"))
             elif path in PAGES and _is_there(run_directory, path):
                 stage, name, _ = PAGES[path]
-                self.send((run_directory.stage_dir(stage) / name).read_text(encoding="utf-8"))
+                page = (run_directory.stage_dir(stage) / name).read_text(encoding="utf-8")
+                # The run may be somebody else's.
+                self.send(page, policy=policy_of("compare", "report/report.js"))
             else:
                 self.send_error(404)
 

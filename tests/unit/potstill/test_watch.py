@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -8,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from importlib import resources
 from socket import gethostname
 
 import pytest
@@ -177,10 +180,13 @@ class Asked:
         self.server = server_of(run_directory, 0, "secret")
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def status(self, path, method="GET", **headers):
+    def answer(self, path, method="GET", **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=5)
         connection.request(method, f"{path}?token=secret", headers=headers)
-        return connection.getresponse().status
+        return connection.getresponse()
+
+    def status(self, *request, **headers):
+        return self.answer(*request, **headers).status
 
 
 def test_only_its_pages_are_read_and_only_under_its_own_name(run_directory):
@@ -195,6 +201,22 @@ def test_only_its_pages_are_read_and_only_under_its_own_name(run_directory):
             assert asked.status(path) == 404
         assert asked.status("/", method="POST") == 501
         asked.server.shutdown()
+
+
+def test_a_page_of_the_run_runs_the_script_of_reports_alone(run_directory):
+    report_path = run_directory.stage_dir("comparison") / "report.html"
+    report_path.parent.mkdir(parents=True)
+    report_path.write_text("a report")
+    asked = Asked(run_directory)
+    with asked.server:
+        for path, policies in (("/", 1), ("/report", 2)):
+            found = asked.answer(path).headers.get_all("Content-Security-Policy")
+            assert len(found) == policies, path
+        assert found[0].startswith("sandbox allow-scripts; default-src 'none'; ")
+        asked.server.shutdown()
+    (source,) = re.findall("sha256-[^']+", found[0])
+    script = (resources.files("compare") / "report" / "report.js").read_bytes()
+    assert base64.b64decode(source.removeprefix("sha256-")) == hashlib.sha256(script).digest()
 
 
 def test_other_users_of_the_machine_read_nothing(run_directory):
