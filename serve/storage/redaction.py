@@ -13,6 +13,7 @@ from serve.wire.chat import ChatMessage
 
 logger = logging.getLogger(__name__)
 
+Texts = list[tuple[str, str]]
 NOT_REDACTED = "[not redacted in time]"
 """Stored in place of a text."""
 
@@ -51,15 +52,17 @@ class Redaction:
             return NOT_REDACTED
         return text
 
-    def messages(self, messages: Sequence[ChatMessage]) -> str | None:
+    def texts(self, messages: Sequence[ChatMessage]) -> Texts | None:
+        """Return what `messages` takes: role and text of each message; None if none are stored."""
+        return [(_role_of(one), one.text) for one in messages] if self._keeps_text else None
+
+    def messages(self, texts: Texts | None) -> str | None:
         """Return the conversation to store, as JSON."""
-        if not self._keeps_text:
+        if texts is None:
             return None
         # All of them together take no longer than one: others' answers wait to be stored.
         end = time.process_time() + SECONDS
-        kept = [
-            {"role": _role_of(one), "content": self._redacted(one.text, end)} for one in messages
-        ]
+        kept = [{"role": role, "content": self._redacted(text, end)} for role, text in texts]
         return json.dumps(kept, ensure_ascii=False)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from sys import getsizeof
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -45,7 +46,7 @@ from serve.errors import RetryLaterError
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import AnswerRecord, StoredAnswer
-from serve.storage.redaction import Redaction
+from serve.storage.redaction import Redaction, Texts
 from serve.storage.writer import Work, Writer
 from serve.wire.chat import ChatMessage
 
@@ -114,9 +115,7 @@ class Storage:
             BackendUnavailableError: The database is locked, or has failed, or too many writes are
                 pending. Those that are pending are committed later all the same.
         """
-        with _translated():
-            async with asyncio.timeout(patience_seconds or COMMIT_PATIENCE_SECONDS):
-                return await asyncio.wrap_future(self.submit(work))
+        return await _committed(self.submit(work), patience_seconds)
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
         """Return a future that is done when `work` is committed."""
@@ -139,13 +138,13 @@ class Storage:
     async def record(self, record: AnswerRecord) -> None:
         """Store an answer, waiting for the commit for a moment; a failure is logged."""
         try:
-            await self.write(self._recording(record))
+            await _committed(self._submit_record(record))
         except Exception as error:
             logger.error("an answer is not recorded in time: %s", type(error).__name__)
 
     def record_soon(self, record: AnswerRecord) -> None:
         """Store an answer without waiting."""
-        self._writer.submit(self._recording(record))
+        self._submit_record(record)
 
     def hashed(self, *parts: str) -> str:
         """Return a salted hash: the same for the same parts in this database."""
@@ -172,7 +171,19 @@ class Storage:
         row = await self.write(lambda connection: connection.execute(query).first())
         return None if row is None else StoredAnswer(*row)
 
-    def _recording(self, record: AnswerRecord) -> Work:
+    def _submit_record(self, record: AnswerRecord) -> Future[None]:
+        """Store an answer; without its texts while those that are not committed fill the memory."""
+        is_shadow = record.place is not None and record.place.shadow_of is not None
+        texts = None if is_shadow else self._redaction.texts(record.messages)
+        answer = record.said.answer
+        num_bytes = sum(getsizeof(text) for _, text in texts or ()) + getsizeof(answer)
+        if not self._writer.has_room(num_bytes):
+            logger.warning("the storage is slow: an answer is stored without its texts")
+            texts = answer = None
+            num_bytes = 0
+        return self._writer.submit(self._recording(record, texts, answer), num_bytes)
+
+    def _recording(self, record: AnswerRecord, texts: Texts | None, answer: str | None) -> Work:
         row: dict[str, object] = {
             "id": record.id,
             "created": record.created,
@@ -186,18 +197,16 @@ class Storage:
             "finish_reason": record.said.finish_reason,
         }
         assignment: dict[str, str] | None = None
-        is_shadow = False
         if place := record.place:
             person = {"experiment": place.experiment, "user": place.user, "variant": place.variant}
             row |= {**person, "shadow_of": place.shadow_of}
-            is_shadow = place.shadow_of is not None
             if place.shares is not None:
                 assignment = {**person, "shares": json.dumps(place.shares, sort_keys=True)}
 
         def work(connection: Connection) -> None:
             kept = {
-                "messages": None if is_shadow else self._redaction.messages(record.messages),
-                "answer": self._redaction.text(record.said.answer),
+                "messages": self._redaction.messages(texts),
+                "answer": self._redaction.text(answer),
             }
             connection.execute(insert_new(connection, tables.answers, row | kept))
             if assignment is not None:
@@ -261,6 +270,12 @@ class Storage:
             update(tables.answers).where(is_old, counts).values(messages=None, answer=None)
         )
         connection.execute(delete(tables.answers).where(is_old, ~counts))
+
+
+async def _committed(future: Future[T], patience_seconds: float | None = None) -> T:
+    with _translated():
+        async with asyncio.timeout(patience_seconds or COMMIT_PATIENCE_SECONDS):
+            return await asyncio.wrap_future(future)
 
 
 @contextmanager

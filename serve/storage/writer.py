@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
 """Further jobs are refused: a hanging database must not fill the memory."""
+MAX_WAITING_BYTES = 64 << 20
+"""Of the texts of jobs together."""
 MAX_BATCH = 256
 """Jobs in one transaction; more would only delay the first of them."""
 
@@ -51,14 +53,26 @@ class Writer:
         self._chore, self._chore_seconds = chore, chore_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
+        self._num_bytes = 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> Future[Any]:
-        """Return a future of what `work` returns; it fails when the work cannot be committed."""
+    def has_room(self, num_bytes: int) -> bool:
+        """Return whether a job that holds so many bytes may wait beside the pending ones."""
+        return self._num_bytes == 0 or self._num_bytes + num_bytes <= MAX_WAITING_BYTES
+
+    def submit(self, work: Work, num_bytes: int = 0) -> Future[Any]:
+        """Return a future of what `work` returns; it fails when the work cannot be committed.
+
+        Args:
+            num_bytes: What the work holds in memory; see `has_room`.
+        """
         job = _Job(work, Future())
         # A running future cannot be cancelled: a caller that stops waiting does not undo the work.
         job.done.set_running_or_notify_cancel()
+        self._count(num_bytes)
+        job.done.add_done_callback(lambda _done: self._count(-num_bytes))
         try:
             if self._is_closed:
                 raise queue.Full
@@ -66,6 +80,10 @@ class Writer:
         except queue.Full:
             job.done.set_exception(BackendUnavailableError("the storage is overloaded or closed"))
         return job.done
+
+    def _count(self, num_bytes: int) -> None:
+        with self._counting:
+            self._num_bytes += num_bytes
 
     def close(self) -> None:
         """Finish pending jobs, and stop."""

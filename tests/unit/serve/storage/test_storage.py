@@ -1,10 +1,12 @@
 """Written values are in both databases, and text that must not be stored is not."""
 
 import asyncio
+import sqlite3
 import stat
 import time
 import traceback
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -121,6 +123,26 @@ def test_many_slow_texts_take_as_long_as_one(open_storage, monkeypatch):
     save(storage, replace(record(1), messages=slow))
     assert time.process_time() - started < 5
     assert texts(storage)[0][0].count(NOT_REDACTED) == 50
+
+
+def test_answers_that_wait_for_a_locked_database_take_little_memory(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("serve.storage.writer.MAX_WAITING_BYTES", 100_000)
+    path = tmp_path / "traffic.sqlite"
+    with opened(StorageConfig(), path) as storage:
+        save(storage, record(0))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(1, 9):
+                words = ChatMessage(role="user", content=f"{number}" * 40_000)
+                storage.record_soon(record(number, messages=[words], place=place()))
+            other.rollback()
+        save(storage, record(9))
+        kept = texts(storage)
+        numbers = stored(storage, tables.answers.c.id, tables.answers.c.prompt_tokens)
+    assert [row.messages is None for row in kept] == [False] * 3 + [True] * 6 + [False]
+    assert [row.answer is None for row in kept] == [False] * 3 + [True] * 6 + [False]
+    assert numbers == [(f"a{number}", 3) for number in range(10)]
+    assert "stored without its texts" in caplog.text
 
 
 def test_texts_can_be_left_out(open_storage):
