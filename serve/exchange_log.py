@@ -51,7 +51,7 @@ class ExchangeLog:
         await asyncio.to_thread(self.append, exchange.body, exchange.completion)
 
     def append(self, request: object, response: ChatCompletion) -> None:
-        """Append an exchange; a failure is logged once and raises nothing."""
+        """Append an exchange; a failure raises nothing and is logged, once until one succeeds."""
         exchange = {
             "created": response["created"],
             "model": response["model"],
@@ -66,6 +66,8 @@ class ExchangeLog:
             if not self._has_failed:
                 logger.error("requests are not recorded: %s", error)
             self._has_failed = True
+        else:
+            self._has_failed = False
 
 
 def _open(path: Path) -> int:

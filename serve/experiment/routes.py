@@ -77,10 +77,11 @@ class LiveTraffic:
         return answer
 
     def note_act(self, key: str, act: str) -> None:
-        """Log what an administrator does, and store it soon."""
+        """Log what an administrator does, and store it as soon as the database takes it."""
         logger.warning("administrator %r: %s", key, act)
         row = {"created": time.time(), "key": key, "act": act, "request_id": REQUEST_ID.get()}
-        self.storage.submit(lambda connection: connection.execute(insert(tables.acts), row))
+        writing = insert(tables.acts).values(row)
+        self.storage.submit(lambda connection: connection.execute(writing), is_kept=True)
 
 
 def live_of(http: Request) -> LiveTraffic:

@@ -117,9 +117,13 @@ class Storage:
         """
         return await _committed(self.submit(work), patience_seconds)
 
-    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Return a future that is done when `work` is committed."""
-        return self._writer.submit(work)
+    def submit(self, work: Callable[[Connection], T], *, is_kept: bool = False) -> Future[T]:
+        """Return a future that is done when `work` is committed.
+
+        Args:
+            is_kept: Whether it is repeated until it is committed, such as when a disk is full.
+        """
+        return self._writer.submit(work, is_kept=is_kept)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, called with a connection in another thread.

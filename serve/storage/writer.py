@@ -39,6 +39,7 @@ Work = Callable[[Connection], Any]
 class _Job:
     work: Work
     done: Future[Any]
+    is_kept: bool = False
 
 
 class Writer:
@@ -53,6 +54,8 @@ class Writer:
         self._chore, self._chore_seconds = chore, chore_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
+        self._kept: list[_Job] = []
+        """Jobs that are repeated, in the order of arrival."""
         self._num_bytes = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
@@ -62,13 +65,14 @@ class Writer:
         """Return whether a job that holds so many bytes may wait beside the pending ones."""
         return self._num_bytes == 0 or self._num_bytes + num_bytes <= MAX_WAITING_BYTES
 
-    def submit(self, work: Work, num_bytes: int = 0) -> Future[Any]:
+    def submit(self, work: Work, num_bytes: int = 0, *, is_kept: bool = False) -> Future[Any]:
         """Return a future of what `work` returns; it fails when the work cannot be committed.
 
         Args:
             num_bytes: What the work holds in memory; see `has_room`.
+            is_kept: Whether it is repeated until it is committed, such as when a disk is full.
         """
-        job = _Job(work, Future())
+        job = _Job(work, Future(), is_kept)
         # A running future cannot be cancelled: a caller that stops waiting does not undo the work.
         job.done.set_running_or_notify_cancel()
         self._count(num_bytes)
@@ -100,7 +104,9 @@ class Writer:
                 due = time.monotonic() + self._chore_seconds
             else:
                 batch, is_last = self._next(due - time.monotonic())
-            self._do(batch)
+            self._kept += [job for job in batch if job.is_kept]
+            self._do([job for job in batch if not job.is_kept])
+            self._do_kept()
 
     def _next(self, patience_seconds: float) -> tuple[list[_Job], bool]:
         """Wait for jobs; return them, and whether they are the last."""
@@ -137,6 +143,18 @@ class Writer:
         logger.error("the storage failed with %s", type(error).__name__)
         for job in batch:
             job.done.set_exception(error)
+
+    def _do_kept(self) -> None:
+        """Commit jobs that are repeated; those that the database cannot take now wait."""
+        if not self._kept:
+            return
+        error = self._attempt(self._kept)
+        if isinstance(error, OperationalError):
+            logger.error("the storage failed with %s; it is tried again", type(error).__name__)
+            return
+        kept, self._kept = self._kept, []
+        if error is not None:
+            self._do(kept)
 
     def _attempt(self, batch: Sequence[_Job]) -> Exception | None:
         try:

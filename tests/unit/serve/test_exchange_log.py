@@ -102,3 +102,16 @@ def test_a_full_disk_leaves_no_half_line(path, monkeypatch, caplog):
     record.append(request(), answer())
     assert path.read_bytes() == before
     assert "No space left" in caplog.text
+
+
+def test_each_outage_is_logged(tmp_path, caplog):
+    (tmp_path / "disk").mkdir()
+    record = ExchangeLog(tmp_path / "disk" / "record.jsonl")
+    for number in (1, 2):
+        (tmp_path / "disk").rename(tmp_path / "away")
+        record.append(request(), answer())
+        record.append(request(), answer())
+        assert caplog.text.count("requests are not recorded") == number
+        (tmp_path / "away").rename(tmp_path / "disk")
+        record.append(request(), answer())
+    assert len((tmp_path / "disk" / "record.jsonl").read_text().splitlines()) == 2

@@ -27,8 +27,10 @@ from serve.storage.storage import opened
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.chunks import as_chunks
 from serve.wire.models import ModelCard
+from tests.fixtures.disks import tiny_disk
 from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
 
+__all__ = ["tiny_disk"]
 Answers = Callable[[ChatRequest], str]
 WORD_LOGPROB = -0.5
 

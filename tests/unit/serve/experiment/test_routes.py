@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import sqlite3
+import subprocess
 import threading
 import time
 from contextlib import closing
@@ -48,6 +49,31 @@ def test_an_administrators_act_is_stored_whatever_host_they_name(live, no_shadow
             return [act for (act,) in database.execute("SELECT act FROM acts")]
 
     assert eventually(lambda: acts() == [f"POST {path}"]), acts()
+
+
+def test_a_full_disk_loses_no_act_and_undoes_no_kill(live, no_shadow, tiny_disk):
+    disk = tiny_disk(1 << 20)
+    path = disk / "traffic.sqlite"
+    server = live(split(**no_shadow), storage=StorageConfig(url=f"sqlite:///{path}"))
+    first = server.ask().json()["id"]
+    while rate(server, server.ask("x" * 20_000).json()["id"], thumbs="up").status_code == 200:
+        assert path.stat().st_size < 1 << 20
+    for act in ("resume", "kill") * 40:
+        answer = server.client.post(f"/v1/experiments/assistant/{act}", json={})
+        assert answer.status_code == 200
+    assert server.view()["state"] == "killed"
+    assert server.ask().status_code == 200
+    subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+    assert eventually(lambda: rate(server, first, thumbs="down").status_code == 200)
+
+    def stored(query: str) -> list[str]:
+        with closing(sqlite3.connect(path)) as database:
+            return [value for (value,) in database.execute(query)]
+
+    assert eventually(lambda: len(stored("SELECT act FROM acts")) == 80)
+    assert stored("SELECT act FROM acts ORDER BY number")[-1].endswith("/kill")
+    assert eventually(lambda: stored("SELECT state FROM experiments") == ["killed"])
+    assert stored("PRAGMA integrity_check") == ["ok"]
 
 
 def test_experiments_that_a_key_may_not_use_do_not_exist_for_it(live, no_shadow):
