@@ -165,7 +165,8 @@ def review(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TOML file with the task; default: that of the run, none for a FILE.",
+            help="TOML file with the task; default: that of the run without its functions, none "
+            "for a FILE.",
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8011,

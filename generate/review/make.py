@@ -31,16 +31,18 @@ def find_subject(path: Path, config_path: Path | None) -> Subject:
     """Return what there is to review in a run or a file.
 
     Args:
-        config_path: A configuration whose task judges the answers of a file.
+        config_path: A configuration whose task judges the answers; None: no task for a file, and
+            that of the run without its functions.
 
     Raises:
         ConfigError: There is neither, or nothing in it, or the task cannot be used.
         ArtifactError: Something cannot be read.
     """
+    task = load_task(read_task_config(config_path)) if config_path else None
     if path.is_dir():
-        return run_subject(RunDirectory(path))
+        return run_subject(RunDirectory(path), task)
     _require_file(path)
-    return file_subject(path, load_task(read_task_config(config_path)) if config_path else None)
+    return file_subject(path, task)
 
 
 def apply(path: Path, config_path: Path | None) -> list[str]:

@@ -6,6 +6,7 @@ was decided before, with why the filters dropped them.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -35,8 +36,11 @@ from potstill.rundir import RunDirectory
 from potstill.schema import DECLINED, REFERENCES, Message, is_general
 from potstill.tables import PAIR_SCHEMA, read_conversation_batches, read_rows
 from potstill.task.answers import Answer, Item
+from potstill.task.metrics.config import FunctionConfig
 from potstill.task.stage import read_task
 from potstill.task.task import Task
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ["prompt_id", "split", "source", "known", "prompt", "completion", "turns", "score"]
 NOT_SAMPLED = {REFERENCES, DECLINED}
@@ -44,8 +48,12 @@ NOT_SAMPLED = {REFERENCES, DECLINED}
 Records = Iterable[dict[str, Any]]
 
 
-def run_subject(run_directory: RunDirectory) -> Subject:
+def run_subject(run_directory: RunDirectory, task: Task | None = None) -> Subject:
     """Return what there is to review in a run.
+
+    Args:
+        task: Whose metrics judge the answers; None: that of the run, without metrics that are
+            functions, because the run may be somebody else's.
 
     Raises:
         ArtifactError: Nothing was sampled yet, or a table is damaged.
@@ -57,7 +65,7 @@ def run_subject(run_directory: RunDirectory) -> Subject:
             expected="finished samples",
             hint="potstill generate makes them; to review a file, name a JSONL file",
         )
-    task = read_task(run_directory)
+    task = task or _without_functions(read_task(run_directory))
     sampled = _TrainingRows(run_directory, task)
     compared = list(merged(_compared(run_directory, task)))
     rows = shown_rows(chain(compared, sampled))
@@ -68,6 +76,19 @@ def run_subject(run_directory: RunDirectory) -> Subject:
         notes=notes_on_shown(sampled.count + len(compared), len(rows)),
         labels=labels_of(task),
     )
+
+
+def _without_functions(task: Task | None) -> Task | None:
+    if task is None:
+        return None
+    functions = [one.function for one in task.metrics if isinstance(one, FunctionConfig)]
+    if functions:
+        logger.warning(
+            "functions of the run's task are not called: %s; --config FILE with it calls them",
+            ", ".join(functions),
+        )
+    kept = tuple(one for one in task.metrics if not isinstance(one, FunctionConfig))
+    return task.model_copy(update={"metrics": kept})
 
 
 class _TrainingRows:

@@ -1,4 +1,6 @@
+import json
 import re
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,9 @@ from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES
 from potstill.facts.samples import SignalStats
 from potstill.rundir import RunDirectory
 from potstill.status import status_table
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
+from potstill.watch import page_of
 from tests.fixtures.facts import (
     baseline_facts,
     comparison_facts,
@@ -161,3 +166,25 @@ def test_names_in_a_strangers_run_control_no_terminal(run_directory):
     assert line.startswith("\ufffd]0;title")
     assert "[/b]" in line
     assert not set("\x1b\x07\x9b\u202e") & set(line)
+
+
+def test_what_only_shows_a_run_runs_no_code_of_its_author(run_directory, tmp_path):
+    marker, code = tmp_path / "called", tmp_path / "theirs.py"
+    code.write_text(f"open({str(marker)!r}, 'w')\n\ndef score(*_):\n    return 1\n")
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text('{"prompt": "One?", "answer": "art"}\n')
+    metric = {"kind": "function", "function": f"{code}:score"}
+    task = TaskConfig.model_validate({"examples": examples, "metrics": [metric]})
+    write_task(task, run_directory)
+    marker.unlink()
+    sys.modules.pop(f"potstill_user_functions.{code.resolve().as_posix()}")
+    run_directory.config_path.write_text(
+        f"[task]\nexamples = {json.dumps(str(examples))}\n"
+        f'[[task.metrics]]\nkind = "function"\nfunction = {json.dumps(f"{code}:score")}\n'
+        f"[serve.vllm]\npython = {json.dumps(str(code))}\n"
+    )
+    assert shown(run_directory)["task"][-1].endswith("measured: score")
+    assert "measured: score" in page_of(run_directory)
+    for verb in ("versions", "lineage"):
+        CliRunner().invoke(app, [verb, str(run_directory.root)])
+    assert not marker.exists()

@@ -1,11 +1,13 @@
 """What there is to review in a run."""
 
 import json
+import sys
 
 import pytest
 
 from generate.curation.reviews import Decision, ReviewLog
 from generate.review import rows as review_rows
+from generate.review.make import find_subject
 from generate.review.run_rows import run_subject
 from generate.stage import run
 from potstill.errors import ArtifactError
@@ -106,6 +108,33 @@ def test_the_same_answers_to_one_prompt_are_one_row(made, toys):
     assert len({row.id for row in subject.rows}) == len(subject.rows)
     assert len({row.messages for row in subject.rows}) == len(subject.rows)
     assert not any(row.doubts for row in subject.rows)
+
+
+def test_functions_of_a_run_are_called_only_if_the_user_names_the_task(
+    made, run_directory, tmp_path, caplog
+):
+    marker, code = tmp_path / "called", tmp_path / "theirs.py"
+    code.write_text(f"open({str(marker)!r}, 'a').close()\n\ndef score(*_):\n    return 0.5\n")
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text('{"prompt": "Who painted the Mona Lisa?", "answer": "art"}\n')
+    metrics = [{"kind": "function", "function": f"{code}:score"}, {"kind": "exact"}]
+    task = {"examples": examples, "metrics": metrics}
+    write_task(TaskConfig.model_validate(task), run_directory)
+    made()
+    marker.unlink()
+    sys.modules.pop(f"potstill_user_functions.{code.resolve().as_posix()}")
+    subject = run_subject(run_directory)
+    assert not marker.exists()
+    assert f"{code}:score" in caplog.text
+    assert "score" not in {kind for row in subject.rows for kind in kinds(row)}
+    path = tmp_path / "task.toml"
+    path.write_text(
+        f"[task]\nexamples = {json.dumps(str(examples))}\n"
+        f'[[task.metrics]]\nkind = "function"\nfunction = {json.dumps(f"{code}:score")}\n'
+    )
+    subject = find_subject(run_directory.root, path)
+    assert marker.exists()
+    assert "score" in {kind for row in subject.rows for kind in kinds(row)}
 
 
 @pytest.mark.usefixtures("with_task")
