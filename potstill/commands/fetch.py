@@ -23,7 +23,7 @@ def fetch(
 ) -> None:
     """Download and verify a model, convert a GGUF file to a checkpoint, and print the path.
 
-    Files that are there already are not downloaded again. An interrupted download resumes.
+    Files that are there already are not downloaded again, nor are complete parts.
     """
     set_up_logging(verbose=False)
     typer.echo(find_checkpoint(model))
