@@ -93,10 +93,23 @@ class Manifest(Record):
         return read_facts(info.data["stage"], facts, where) if facts else None
 
     def stats_as(self, kind: type[RecordT]) -> RecordT:
-        """Return the part of `stats` that a model describes."""
-        return kind.model_validate(
-            {name: value for name, value in self.stats.items() if name in kind.model_fields}
-        )
+        """Return the part of `stats` that a model describes.
+
+        Raises:
+            ArtifactError: A figure is missing.
+        """
+        found = {name: value for name, value in self.stats.items() if name in kind.model_fields}
+        try:
+            return kind.model_validate(found)
+        except ValidationError as error:
+            raise ArtifactError(
+                "the manifest lacks figures of its stage",
+                where=f"{self.stage}/{MANIFEST_NAME}",
+                expected=", ".join(kind.model_fields),
+                found=", ".join(found) or "none",
+                hint="it was edited or is damaged: copy the run again, or make the stage again "
+                "with --force",
+            ) from error
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ whoever has the token in the printed address.
 from __future__ import annotations
 
 import json
-import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,12 +120,15 @@ def curves_of(path: Path) -> list[Curve]:
     if not path.is_file():
         return []
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in map(_row_of, path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        if row.get("stage") == "student" and "step" in row:
-            # A resumed training measures some steps again.
-            for key in CURVES.keys() & row.keys():
-                if math.isfinite(row[key]):
-                    found[key][row["step"]] = row[key]
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for row in map(_row_of, lines):
+            step = row.get("step")
+            if row.get("stage") == "student" and isinstance(step, int):
+                # A resumed training measures some steps again.
+                for key in CURVES.keys() & row.keys():
+                    value = row[key]
+                    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+                        found[key][step] = value
     return [_curve(CURVES[key], found[key]) for key in CURVES if len(found[key]) > 1]
 
 

@@ -10,7 +10,7 @@ from potstill.errors import ArtifactError
 from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES
 from potstill.facts.samples import SignalStats
 from potstill.rundir import RunDirectory
-from potstill.status import status_table
+from potstill.status import stage_rows, status_table
 from potstill.task.config import TaskConfig
 from potstill.task.stage import write_task
 from potstill.watch import page_of
@@ -102,6 +102,14 @@ def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
     finish(run_directory, stage)
     row = shown(run_directory)[stage]
     assert row == [stage, "finished", "1.5 min", "2.3 MB", EXPECTED[stage]]
+
+
+@pytest.mark.parametrize("stage", ["samples", "conversations"])
+def test_a_stage_without_its_figures_is_damaged(run_directory, stage):
+    run_directory.open_stage(stage, {}).finish(facts=FACTS[stage])
+    with pytest.raises(ArtifactError, match="lacks figures") as caught:
+        stage_rows(run_directory)
+    assert caught.value.where == f"{stage}/manifest.json"
 
 
 def test_a_student_with_other_tokens_is_told_without_what_cannot_be_compared(run_directory):

@@ -58,6 +58,8 @@ def test_what_was_measured_on_the_way_is_a_curve(metrics_path):
 def test_other_stages_damaged_lines_and_figures_that_are_none_are_no_points(metrics_path):
     write(metrics_path, [row(1, loss=2.0), row(2, loss=float("nan")), row(3, loss=1.0)])
     with metrics_path.open("a") as stream:
+        for strange in (row(4, loss="9"), row(5, loss=10**400), row("6", loss=9.0)):
+            stream.write(f"{json.dumps(strange)}\n")
         stream.write('{"stage": "gguf", "loss": 9}\n{"stage": "student", "st')
     (curve,) = curves_of(metrics_path)
     assert len(curve.points.split()) == 2
