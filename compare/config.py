@@ -49,7 +49,7 @@ class VerdictConfig(Table):
 
     margin: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Non-inferiority margin of the win rate (ties count half): at 0.05, PASS needs its lower bound
-    above 45 %. The default is a difference that a reader of few answers would not notice; it takes
+    above 45%. The default is a difference that a reader of few answers would not notice; it takes
     about 670 prompts to show it."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Probability of PASS for a student exactly at the margin; 0.05 is the convention of one-sided
@@ -82,7 +82,7 @@ class PlanConfig(Table):
     """Probability that a student equal to its teacher passes; the usual one."""
     tie_share: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of pairs with the same score on both sides. None: 0.3 for a preference judge, 0.8 for
-    one that measures (of two models that are right in 90 %, both are right or wrong in 82 % if
+    one that measures (of two models that are right in 90%, both are right or wrong in 82% if
     they err independently)."""
     cluster_size: float = Field(default=1.0, ge=1.0)
     """Mean number of prompts in a cluster."""
@@ -103,7 +103,7 @@ class MemorizationConfig(Table):
 
     num_answers: int = Field(default=100, ge=0)
     """Most training answers, and most held-out ones, whose completion is measured. With 100 of each
-    and none completed, the surplus is shown to be below 4 %. 0 measures nothing."""
+    and none completed, the surplus is shown to be below 4%. 0 measures nothing."""
     min_tokens: int = Field(default=20, ge=1)
     """Fewest tokens of an answer's second half, about a sentence: a shorter one, such as a label,
     may be completed without having been seen."""

@@ -29,7 +29,7 @@ SMALLEST_MASS = 1e-7
 """Tail masses are clamped to this, so that rounding in float32 inputs never yields log(0)."""
 NUM_LOWEST = 64
 """Number of the student's least probable tokens used for the upper bound of KL: with only one, the
-bound was 20 % looser for one of the preset general's students."""
+bound was 20% looser for one of the preset general's students."""
 
 
 @dataclass(frozen=True)

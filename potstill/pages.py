@@ -53,7 +53,7 @@ def policy_of(room: str, script: str) -> str:
 
 
 def _read(room: str, script: str) -> str:
-    return resources.files(room).joinpath(script).read_text(encoding="utf-8")
+    return resources.files(room).joinpath(script).read_text(encoding="utf-8").removesuffix("\n")
 
 
 def _source(code: str) -> str:

@@ -51,7 +51,7 @@ class QuantizeConfig(Table):
     recommended: str | None = None
     """The student's file that is served and named in the Modelfile: one of its types, or a size as
     in the file's name, such as "60MB", or `fastest`: the smallest of those that decode 16 sequences
-    side by side at most 10 % slower than the fastest one, on this machine. None selects the
+    side by side at most 10% slower than the fastest one, on this machine. None selects the
     smallest file: all pass their bounds."""
 
     verification_tokens: int = Field(default=2048, ge=1)

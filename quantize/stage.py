@@ -177,7 +177,7 @@ def _recommend(files: Sequence[GgufFile], config: QuantizeConfig) -> tuple[GgufF
         return named, "named by `quantize.recommended`"
     least = NEAR_FASTEST * max(file.batch_decode_tokens_per_second or 0.0 for file in students)
     fast = [file for file in students if (file.batch_decode_tokens_per_second or 0.0) >= least]
-    reason = "the smallest of those that decode 16 sequences at most 10 % slower than the fastest"
+    reason = "the smallest of those that decode 16 sequences at most 10% slower than the fastest"
     return min(fast, key=lambda file: file.bytes), reason
 
 

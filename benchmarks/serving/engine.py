@@ -2,8 +2,8 @@
 
 Sixteen answers at once, in this process, without HTTP: tokens per second of the engine as a share
 of a bare loop that calls llama_decode with one token of each sequence and samples nothing, and the
-share of the engine's time that is spent outside llama_decode. The goals are at least 80 % of the
-loop and at most 5 % outside.
+share of the engine's time that is spent outside llama_decode. The goals are at least 80% of the
+loop and at most 5% outside.
 
 Usage: engine.py [--gguf FILE] [--parallel N] [--rounds N] [--threads N]
 """

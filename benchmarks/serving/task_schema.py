@@ -2,7 +2,7 @@
 
 The run's student answers known prompts of its task over HTTP from two servers in turns, one that
 binds answers to `task.answer_schema` and one that does not. Printed are the tokens per second of
-both and, paired by round, the bound answers' speed as a multiple of the free ones', with a 90 %
+both and, paired by round, the bound answers' speed as a multiple of the free ones', with a 90%
 interval. The goal is at least 0.97.
 
 Usage: task_schema.py RUN [--prompts N] [--rounds N] [--streams N ...] [--threads N]

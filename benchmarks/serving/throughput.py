@@ -3,7 +3,7 @@
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
 same machine; every server runs, and they take turns at each number of concurrent streams. Prints
 tokens per second, time to the first token (TTFT), time between tokens (ITL), failed requests, and
-how many times a peer's ours is: the mean of the rounds' own ratios with its interval of 90 %, above
+how many times a peer's ours is: the mean of the rounds' own ratios with its interval of 90%, above
 1 where ours is better.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
@@ -128,7 +128,7 @@ def table(num_streams: int, found: dict[str, list[Load]]) -> None:
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]]) -> str:
-    """Return the geometric mean of ratios, each of one round, with its interval of 90 %.
+    """Return the geometric mean of ratios, each of one round, with its interval of 90%.
 
     The interval is Student's of the logarithms; it needs two rounds.
     """

@@ -6,7 +6,7 @@ without the instructions in the student's prompt, and a student with the teacher
 and without token-level distillation, by LoRA and in all weights. The task's metric on the
 references, of the Q8_0 file.
 
-Intervals of 90 % are percentiles of the pigeonhole bootstrap (Owen 2007), which draws seeds and
+Intervals of 90% are percentiles of the pigeonhole bootstrap (Owen 2007), which draws seeds and
 references independently. What is finished is kept under `--root`, so that the command can be
 repeated. Prints a table in Markdown.
 """
@@ -125,7 +125,7 @@ def values(
 
 
 def pigeonhole(values_SR: np.ndarray) -> tuple[float, float]:
-    """Return the 90 % interval of the mean over seeds (S) and references (R)."""
+    """Return the 90% interval of the mean over seeds (S) and references (R)."""
     generator = np.random.default_rng(0)
     num_seeds, num_references = values_SR.shape
     seeds_DS = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, NUM_DRAWS)

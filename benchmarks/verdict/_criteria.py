@@ -54,11 +54,11 @@ def equally(sensitivity: float, specificity: float) -> CriteriaJudge:
 
 JUDGES: dict[str, CriteriaJudge] = {
     "never errs": equally(1.0, 1.0),
-    "right on 95 %": equally(0.95, 0.95),
-    "right on 90 %": equally(0.9, 0.9),
-    "right on 75 %": equally(0.75, 0.75),
-    "misses 40 % of what is met": equally(0.6, 0.95),
-    "sees 40 % of what is not met": equally(0.95, 0.4),
+    "right on 95%": equally(0.95, 0.95),
+    "right on 90%": equally(0.9, 0.9),
+    "right on 75%": equally(0.75, 0.75),
+    "misses 40% of what is met": equally(0.6, 0.95),
+    "sees 40% of what is not met": equally(0.95, 0.4),
     "a coin": equally(0.5, 0.5),
     "always yes": equally(1.0, 0.0),
     "lenient with the student": CriteriaJudge(Errors(0.98, 0.5), Errors(0.95, 0.95)),

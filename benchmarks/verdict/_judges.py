@@ -114,12 +114,12 @@ def on_everything(reading: Reading) -> Judge:
 
 
 JUDGES: dict[str, Judge] = {
-    "80 % right": on_everything(right(0.8)),
-    "70 % right": on_everything(right(0.7)),
-    "65 % right": on_everything(right(0.65)),
-    "60 % right": on_everything(right(0.6)),
-    "60 % right, alike in both orders": Judge(both_orders(contrary(0.6))),
-    "80 % ties": Judge(both_orders(ties(0.8))),
+    "80% right": on_everything(right(0.8)),
+    "70% right": on_everything(right(0.7)),
+    "65% right": on_everything(right(0.65)),
+    "60% right": on_everything(right(0.6)),
+    "60% right, alike in both orders": Judge(both_orders(contrary(0.6))),
+    "80% ties": Judge(both_orders(ties(0.8))),
     "always ties": Judge(both_orders(ties(1.0))),
     "a coin, alike in both orders": Judge(both_orders(coin)),
     "prefers the student's style": Judge(both_orders(style(1.0))),

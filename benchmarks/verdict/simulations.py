@@ -101,7 +101,7 @@ def schema(num_items: int, _rng: Generator, _num_runs: int) -> Sequence[object]:
     least_N = least_wins(reweighting, num_items, threshold, ALPHA)
     cases = ((threshold, 1 - SCHEMA_MARGIN), (0.5, 0.98), (0.5, 0.99))
     found = [shown(pass_probability(least_N, rate, ties)) for rate, ties in cases]
-    return ["schema, 0.03: true -0.03, 0 with 2 %, 1 % that differ", num_items, *found]
+    return ["schema, 0.03: true -0.03, 0 with 2%, 1% that differ", num_items, *found]
 
 
 def judged(name: str, num_pairs: int, rng: Generator, num_runs: int) -> Sequence[object]:
@@ -274,13 +274,13 @@ TABLES = (
         ["judge", "at 0.45", "at 0.50"],
         [
             partial(followed_by_votes, name)
-            for name in ("80 % right", "60 % right", "prefers the student's style")
+            for name in ("80% right", "60% right", "prefers the student's style")
         ],
     ),
     Table(
         "seeds",
         ["judge", *(f"{number} seeds" if number > 1 else "1 seed" for number in NUM_SEEDS)],
-        [partial(best_of, name) for name in ("80 % right", "60 % right, alike in both orders")],
+        [partial(best_of, name) for name in ("80% right", "60% right, alike in both orders")],
     ),
     _criteria_table("criteria", MARGIN, NUM_LABELED),
     _criteria_table("criteria-wide", WIDE_MARGIN, FEW_LABELED),

@@ -93,9 +93,9 @@ def answer(verdict: Verdict) -> str:
     judges = f"{verdict.decided_by} and {people}" if people else verdict.decided_by
     by = f"by {judges} on these prompts, the student is"
     who = "people" if people else "this judge"
-    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.level:g} %"
+    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.level:g}%"
     if verdict.basis == "followed":
-        often = f"{100 * verdict.level:g} % at most, at any of its comparisons,"
+        often = f"{100 * verdict.level:g}% at most, at any of its comparisons,"
     would = f"If {who} saw it as worse by the margin, such a result would occur in {often} of "
     would += "cases." if verdict.basis == "followed" else "comparisons."
     further = decider.further_prompts if decider else None
@@ -110,7 +110,7 @@ def answer(verdict: Verdict) -> str:
         return _missed(verdict)
     num_required = sum(row.required for row in verdict.gate)
     met = " It meets all other requirements of the gate, too." if num_required > 1 else ""
-    most = f"{100 * verdict.alpha:g} % of comparisons"
+    most = f"{100 * verdict.alpha:g}% of comparisons"
     missing = "A student that misses another requirement"
     if_missed = f" {missing} passes in at most {most}." if met else ""
     return {

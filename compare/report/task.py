@@ -123,7 +123,7 @@ def _difference(estimate: Estimate, verdict: Verdict) -> str:
     bounds = f"{lower} to {upper}"
     if verdict.basis == "followed":
         return f"{_signed(estimate.value)}, {bounds} at all comparisons together"
-    return f"{_signed(estimate.value)}, {100 * (1 - 2 * verdict.level):g} % interval {bounds}"
+    return f"{_signed(estimate.value)}, {100 * (1 - 2 * verdict.level):g}% interval {bounds}"
 
 
 def _ratios(report: Report) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _teachers_part(report: Report) -> Iterator[str]:
             yield (
                 f"Training on the teacher's answers: {_points(100 * ahead.value)} points over the "
                 f"same student trained on the {row.num_examples:,} known answers alone "
-                f"({100 * (1 - 2 * report.verdict.alpha):g} % interval {_points(low)} to "
+                f"({100 * (1 - 2 * report.verdict.alpha):g}% interval {_points(low)} to "
                 f"{_points(high)}, {row.num_prompts:,} prompts)."
             )
 

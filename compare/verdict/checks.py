@@ -24,7 +24,7 @@ Scores = Sequence[float]
 
 LEAST_IDENTICAL_TIES = 0.7
 """Share of readings of identical answers that are ties. A sound judge ties on all, a coin with ties
-on a third; one that is right in 80 % of readings is far enough above the limit."""
+on a third; one that is right in 80% of readings is far enough above the limit."""
 LEAST_SWAP_CONSISTENCY = 0.6
 """Share of pairs with the same verdict in both orders. A coin without ties has ½, GPT-4 had 0.65 on
 MT-Bench (Zheng et al. 2023, table 2)."""
@@ -42,7 +42,7 @@ LEAST_SENSITIVITY = 0.1
 """Lower bound of the sensitivity: with less, a tenth of the margin is all that the judge sees."""
 MOST_KNOWN_WORSE = 0.4
 """Win rate of answers of one kind that are known to be worse, for a preference judge; it is ½ for
-one that measures, whose differences are small. A judge that is right in 80 % of pairs is above it
+one that measures, whose differences are small. A judge that is right in 80% of pairs is above it
 on 24 pairs with a probability of 0.01, a coin below it with 0.15; all kinds together must be shown
 to be worse."""
 
@@ -119,7 +119,7 @@ def judge_health(controls: JudgeControls, plan: Plan) -> Health:
 
     All known worse answers together must be shown to be inferior, by the test that decides on the
     student. Checks of a bias or of noise fail where the interval is beyond the limit: to demand
-    proof of its absence would refuse 40 % of sound judges at 619 pairs of A/A.
+    proof of its absence would refuse 40% of sound judges at 619 pairs of A/A.
 
     Raises:
         PotstillError: A score is out of bounds, or paired lists differ in length.

@@ -229,6 +229,6 @@ def bounds_in_words(
             f"{1 - alpha:g})"
         )
     return (
-        f"{bounds} ({100 * (1 - 2 * alpha):g} % interval: two one-sided "
-        f"{100 * (1 - alpha):g} % bounds)"
+        f"{bounds} ({100 * (1 - 2 * alpha):g}% interval: two one-sided "
+        f"{100 * (1 - alpha):g}% bounds)"
     )

@@ -94,7 +94,7 @@ def values_of(root: Path) -> dict[str, dict[str, float]]:
 
 
 def interval(values: list[float], least: float) -> str:
-    """Return a mean and its 90 % interval, as the verdict has it."""
+    """Return a mean and its 90% interval, as the verdict has it."""
     found = mean_interval(values, alpha=ALPHA, bounds=(least, 1.0))
     return f"{found.mean:+.3f} [{found.lower:+.3f}, {found.upper:+.3f}]"
 

@@ -98,8 +98,8 @@ class CurationConfig(Table):
     min_confidence: float = Field(default=0.7, ge=0.0, le=1.0)
     """Least probability, under the teacher, of the tokens that spell what the task's first metric
     reads in the answer, such as its label (`confidence`). What it is unsure of it often gets
-    wrong: of 937 answers of examples/bank-triage 82 % had the right team, of the 70 % that it was
-    surest of 89 %."""
+    wrong: of 937 answers of examples/bank-triage 82% had the right team, of the 70% that it was
+    surest of 89%."""
     max_repeated_share: float = Field(default=0.5, gt=0.0, le=1.0)
     """Largest share of an answer's tokens in repeated runs (looping); lists and code stay well
     below a half."""

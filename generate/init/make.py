@@ -155,7 +155,7 @@ def _measured(config_path: Path) -> list[str]:
         points = 100 * Z_90 * math.sqrt(LIKELY_SHARE * (1 - LIKELY_SHARE) / len(task.references))
         lines.append(
             f"{REFERENCES_NAME}: a share of {LIKELY_SHARE:.0%} right is known to within "
-            f"{points:.0f} points (90 % interval); more known answers make it narrower"
+            f"{points:.0f} points (90% interval); more known answers make it narrower"
         )
     return lines
 

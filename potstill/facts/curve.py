@@ -8,7 +8,7 @@ from potstill.facts.base import Facts, Record, StageName
 
 
 class Interval(Record):
-    """A figure with its 90 % interval over resampled references."""
+    """A figure with its 90% interval over resampled references."""
 
     value: float
     low: float

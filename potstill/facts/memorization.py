@@ -164,4 +164,4 @@ class Memorization(Record):
 
 def _percent(share: Share) -> str:
     """Return a share in percent with its bounds."""
-    return f"{share.value:.1%} [{share.lower:.1%}, {share.upper:.1%}]".replace("%", " %")
+    return f"{share.value:.1%} [{share.lower:.1%}, {share.upper:.1%}]"

@@ -53,7 +53,7 @@ BASES = ("F32", "F16", "BF16")
 
 IMATRIX_BELOW_BITS = 6.5
 """Types of fewer nominal bits use an importance matrix by default: all up to Q5_1. On
-SmolLM2-135M-Instruct it reduced their KL by 28 to 62 % and that of Q8_0 not at all, and raised the
+SmolLM2-135M-Instruct it reduced their KL by 28 to 62% and that of Q8_0 not at all, and raised the
 highest KL of Q6_K's tokens."""
 
 

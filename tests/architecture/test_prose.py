@@ -102,8 +102,9 @@ def prose(path):
         # "Tell apart" is another sense.
         (r"\b(tells?|told|telling)\b(?!( \w+){0,4} apart)", 5),
         (r"\bknows? nothing (of|about)\b", 5),
+        (r"[\d}] %(?=[\s,.;:)|\]])", 0),
     ],
-    ids=["tell", "knows nothing of"],
+    ids=["tell", "knows nothing of", "a space before %"],
 )
 def test_habits_of_phrase_are_rare(phrase, most):
     pages = tracked("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs", *PRODUCT)

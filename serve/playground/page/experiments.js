@@ -206,6 +206,6 @@ function checks({ guardrails, sample_ratio: ratio, shadow, ratings }) {
   ]);
 }
 
-const percent = (share) => (share == null ? "–" : `${short(100 * share)} %`);
+const percent = (share) => (share == null ? "–" : `${short(100 * share)}%`);
 const seconds = (value) => (value == null ? "–" : `${value.toFixed(2)} s`);
 const short = (value) => (value == null ? "–" : String(+value.toPrecision(3)));

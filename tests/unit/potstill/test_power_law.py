@@ -24,7 +24,7 @@ def test_a_power_law_is_found_again(scale, exponent):
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_claim():
-    """In 90 % of 40 draws of references; 31 at least, which chance misses once in 400."""
+    """In 90% of 40 draws of references; 31 at least, which chance misses once in 400."""
     held = {"exponent": 0, "value": 0}
     for seed in range(40):
         fitted = fit(AMOUNTS, answers(law(2.0, 0.4), 300, seed), seed)

@@ -217,7 +217,7 @@ def test_a_page_of_the_run_runs_the_script_of_reports_alone(run_directory):
         assert found[0].startswith("sandbox allow-scripts; default-src 'none'; ")
         asked.server.shutdown()
     (source,) = re.findall("sha256-[^']+", found[0])
-    script = (resources.files("compare") / "report" / "report.js").read_bytes()
+    script = (resources.files("compare") / "report" / "report.js").read_bytes().rstrip()
     assert base64.b64decode(source.removeprefix("sha256-")) == hashlib.sha256(script).digest()
 
 

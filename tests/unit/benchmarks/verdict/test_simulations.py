@@ -78,7 +78,7 @@ def test_the_pages_have_a_place_for_each_table():
     assert sorted(names) == sorted(table.name for table in simulations.TABLES)
 
 
-@pytest.mark.parametrize("name", ["80 % right", "always ties"])
+@pytest.mark.parametrize("name", ["80% right", "always ties"])
 def test_no_judge_passes_a_worse_student_with_the_votes_that_plan_asks_for(name):
     _, _, alone, accepted, votes, worse, _, _ = simulations.judged(
         name, 155, np.random.default_rng(5), 2

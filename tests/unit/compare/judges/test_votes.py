@@ -184,7 +184,7 @@ def test_votes_that_are_asked_for_are_of_the_comparisons_pairs(
 
 
 def test_votes_on_a_former_student_do_not_count_where_both_say_the_same(tmp_path):
-    """The answers that did not change are no random ones: a next version at 0.45, unchanged in 80 %
+    """The answers that did not change are no random ones: a next version at 0.45, unchanged in 80%
     of its answers, passed with 0.5 to 0.67 by votes on the student before it, at parity."""
     lines = [vote(n, "tie", comparison="former" if n < 30 else "this") for n in range(40)]
     path = written(tmp_path / "votes.jsonl", [*lines, vote(40, "tie")])

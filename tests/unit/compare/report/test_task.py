@@ -110,7 +110,7 @@ def of_task(make_report):
 
 def test_report_begins_with_the_task(of_task):
     assert task.headline(of_task) == (
-        f"PASS: 0.87 right, the teacher 0.85 (difference +0.02, 90 % interval {task.MINUS}0.01 to "
+        f"PASS: 0.87 right, the teacher 0.85 (difference +0.02, 90% interval {task.MINUS}0.01 to "
         "+0.05, "
         "margin 0.05), 11 times smaller, 8.0 times as fast, $0.021 and an estimated 0.66 Wh "
         "a thousand answers."
@@ -124,7 +124,7 @@ def test_sentences_say_what_the_teacher_brought_and_what_is_saved(of_task):
     teacher, tokens, agreement, energy = task.sentences(of_task)
     assert teacher == (
         "Training on the teacher's answers: +25.0 points over the same student trained on the 50 "
-        "known answers alone (90 % interval +21.0 to +29.0, 300 prompts)."
+        "known answers alone (90% interval +21.0 to +29.0, 300 prompts)."
     )
     assert "31 tokens on average, the teacher's 912: 97% fewer" in tokens
     assert "agree with the teacher's on 79% of the prompts" in agreement

@@ -24,5 +24,5 @@ def test_a_bound_shows_on_which_side_of_its_threshold_it_is(value, threshold, di
 
 def test_a_pass_is_not_printed_as_a_bound_at_the_threshold():
     words = bounds_in_words(0.45004, 0.5204, 0.04, threshold=0.45)
-    assert words == "0.45004 to 0.520 (92 % interval: two one-sided 96 % bounds)"
+    assert words == "0.45004 to 0.520 (92% interval: two one-sided 96% bounds)"
     assert bounds_in_words(0.45004, 0.5204, 0.04).startswith("0.450 to 0.520 ")

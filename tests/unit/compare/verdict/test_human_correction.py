@@ -19,7 +19,7 @@ def corrected(judge, human, num_votes):
     return human_corrected(judge, votes, alpha=ALPHA)
 
 
-@pytest.mark.parametrize("name", ["prefers the student's style", "60 % right", "always ties"])
+@pytest.mark.parametrize("name", ["prefers the student's style", "60% right", "always ties"])
 def test_no_judge_passes_a_worse_student_more_often_than_alpha(name):
     rng = np.random.default_rng(1)
     found = [
@@ -33,7 +33,7 @@ def test_no_judge_passes_a_worse_student_more_often_than_alpha(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["right on 75 %", "lenient with the student", "always yes to the student"]
+    "name", ["right on 75%", "lenient with the student", "always yes to the student"]
 )
 def test_no_judge_of_criteria_passes_a_worse_student_more_often_than_alpha(name):
     """At a margin of 0.2, at which 25 labeled prompts let a student at parity pass."""
@@ -51,7 +51,7 @@ def test_no_judge_of_criteria_passes_a_worse_student_more_often_than_alpha(name)
 def test_a_good_judge_adds_to_the_votes():
     rng = np.random.default_rng(2)
     setting = Comparison(num_pairs=2000, num_votes=100, rate=0.5, tie_share=0.3)
-    good = [setting.corrected(JUDGES["80 % right"], rng).standard_error for _ in range(20)]
+    good = [setting.corrected(JUDGES["80% right"], rng).standard_error for _ in range(20)]
     none = [setting.corrected(JUDGES["always ties"], rng).standard_error for _ in range(20)]
     assert np.mean(good) < 0.9 * np.mean(none)
 
@@ -71,7 +71,7 @@ def test_with_many_votes_the_correction_is_the_papers_by_hand():
 
 
 def test_with_few_votes_a_judge_that_is_right_has_less_weight_than_its_variance_says():
-    """Fifty votes may have missed an error in 6 % of the pairs, whatever the judge is."""
+    """Fifty votes may have missed an error in 6% of the pairs, whatever the judge is."""
     human = np.tile([0.0, 1.0, 0.5, 0.5], 50)
     found = corrected(human, human, 50)
     whole = mean_interval(human[:50], alpha=ALPHA)

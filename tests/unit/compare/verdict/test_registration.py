@@ -52,7 +52,7 @@ def test_prompts_that_are_added_are_tested_at_every_look_together(compare, tmp_p
     first = compare(60)
     assert (first.outcome, first.basis) == (Outcome.INCONCLUSIVE, "first")
     assert first.level == pytest.approx(0.04)
-    assert "92 % interval: two one-sided 96 % bounds" in first.reason
+    assert "92% interval: two one-sided 96% bounds" in first.reason
     further = first.decider.further_prompts
     assert f"about {further:,} further prompts, added to these, would decide" in first.reason
     second = compare(60 + further)

@@ -36,7 +36,7 @@ def test_power_at_parity_is_that_of_student_s_t_within_five_points(num_pairs, ti
 
 
 def test_one_of_six_slices_passes_wrongly_at_most_as_often_as_alpha():
-    """Each slice has 60 pairs at 89 % ties, where Student's t passes one in .23 of comparisons."""
+    """Each slice has 60 pairs at 89% ties, where Student's t passes one in .23 of comparisons."""
     rng = np.random.default_rng(0)
     p_values: dict[tuple[int, int], float] = {}
     wrong = 0

@@ -26,16 +26,16 @@ def canaries(*exposures, num_verbatim=0):
 
 def test_shares_stand_with_their_bounds():
     first, second = memorized().sentences
-    assert "completes 2.0 % [0.4 %, 6.1 %] of 100 training answers verbatim" in first
+    assert "completes 2.0% [0.4%, 6.1%] of 100 training answers verbatim" in first
     assert second == (
-        "Before training it completed 0.0 % [0.0 %, 3.0 %] of them; of 80 held-out answers, it "
-        "completes 0.0 % [0.0 %, 3.0 %]; the surplus over held-out answers is 2.0 % [0.4 %, 6.1 %]."
+        "Before training it completed 0.0% [0.0%, 3.0%] of them; of 80 held-out answers, it "
+        "completes 0.0% [0.0%, 3.0%]; the surplus over held-out answers is 2.0% [0.4%, 6.1%]."
     )
 
 
 def test_what_is_missing_is_not_said():
     _, second = memorized(untrained=None, held_out=None).sentences
-    assert second == "The surplus over held-out answers is 2.0 % [0.4 %, 6.1 %]."
+    assert second == "The surplus over held-out answers is 2.0% [0.4%, 6.1%]."
     (nothing,) = Memorization(min_tokens=20, num_distinct=0).sentences
     assert "not measured" in nothing
 
