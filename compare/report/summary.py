@@ -92,12 +92,13 @@ def answer(verdict: Verdict) -> str:
     people = decider.people if decider else ""
     judges = f"{verdict.decided_by} and {people}" if people else verdict.decided_by
     by = f"by {judges} on these prompts, the student is"
-    who = "people" if people else "this judge"
-    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.level:g}%"
+    margin, share = f"the margin of {verdict.margin:g}", f"{100 * verdict.level:g}%"
+    often = f"about {share} of comparisons"
     if verdict.basis == "followed":
-        often = f"{100 * verdict.level:g}% at most, at any of its comparisons,"
-    would = f"If {who} saw it as worse by the margin, such a result would occur in {often} of "
-    would += "cases." if verdict.basis == "followed" else "comparisons."
+        often = f"at most {share} of cases, at any of its comparisons"
+    wrongly = (
+        f"A student that {'people find' if people else 'this judge finds'} worse by the margin"
+    )
     further = decider.further_prompts if decider else None
     more = f"about {further:,}" if further else "more than 100,000"
     undecided = (
@@ -114,8 +115,9 @@ def answer(verdict: Verdict) -> str:
     missing = "A student that misses another requirement"
     if_missed = f" {missing} passes in at most {most}." if met else ""
     return {
-        Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {would}{if_missed}",
-        Outcome.FAIL: f"No: {by} worse by more than {margin}. {would}",
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {wrongly} passes in {often}."
+        f"{if_missed}",
+        Outcome.FAIL: f"No: {by} worse by more than {margin}. {wrongly} fails in {often}.",
         Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]

@@ -192,7 +192,7 @@ def test_what_a_verdict_rests_on_stands_below_it(make_report):
     found = make_report(judges=(decider,), outcome=Outcome.PASS, power_at_parity=None)
     text = " ".join(re.sub(r"<[^>]*>", " ", render_page(found)).split())
     assert "each bound holds at all comparisons together with probability 0.955" in text
-    assert "4.5% at most, at any of its comparisons" in text
+    assert "passes in at most 4.5% of cases, at any of its comparisons" in text
     assert "(at least 52%); 0.465 (0.431 to 0.502) where 0.45 is true." in text
     assert "Adjusted by the length of the prompt to all 2,000 prompts of the run (CUPED)" in text
     assert "12% less variance" in text
