@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+MAX_DEPTH = 100
+"""Of nested objects and lists: templates and schemas handle what is read by recursion, and from
+Python 3.12 on its parser reads deeper values than that can."""
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
@@ -16,10 +20,26 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
     """
     try:
         value = json.loads(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            require_shallow(value)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return value
+
+
+def require_shallow(value: object) -> None:
+    """Check the depth of a JSON value.
+
+    Raises:
+        RecursionError: It nests more than `MAX_DEPTH` objects and lists, as if Python could not.
+    """
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return
+    raise RecursionError(f"nested more than {MAX_DEPTH} deep")
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -46,3 +66,9 @@ def _texts_of(content: object) -> Iterator[str]:
         values = content.values() if isinstance(content, dict) else content
         for value in values:
             yield from _texts_of(value)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.json_text import parse_json, parse_object, texts_in
+from potstill.json_text import MAX_DEPTH, parse_json, parse_object, texts_in
 
 
 def test_values_are_parsed():
@@ -17,6 +17,13 @@ def test_values_are_parsed():
 def test_what_could_not_be_written_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011  (each has its own message)
         parse_json(text)
+
+
+def test_the_depth_does_not_depend_on_pythons_parser():
+    deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert parse_json(deepest)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(f"[{deepest}]")
 
 
 @pytest.mark.parametrize(
