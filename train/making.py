@@ -149,8 +149,8 @@ def _report(
         logger.info("%s student on the test split: %s", name, _in_words(fidelity))
     if learns_teacher and measured["trained"].loss_nats >= measured["untrained"].loss_nats:
         logger.warning(
-            "training made the student worse: its held-out loss rose; "
-            "lower train.learning_rate or generate more conversations"
+            "the held-out loss rose in training: the student may be worse than before; if it is, "
+            "lower train.learning_rate or train.num_epochs, or generate more conversations"
         )
 
 

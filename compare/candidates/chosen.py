@@ -83,7 +83,7 @@ def _of_run(
 ) -> Iterator[Candidate]:
     student = as_student(task, bound=config.task_schema)
     start = start_file(run, scratch_dir) if _asks_untrained(config) else None
-    if _asks_untrained(config) and start is None:
+    if _asks_untrained(config) and start is None and config.former_run is None:
         logger.info("the student before training is not compared: there is no GGUF file of it")
     if start is not None:
         side, size = FileSide(start.stem, sha256_file(start), start), start.stat().st_size
