@@ -9,6 +9,7 @@ from potstill.errors import ConfigError
 from potstill.schema import Message
 from potstill.task.answers import Answer
 from potstill.task.metrics.config import FieldsConfig, FunctionConfig, LabelConfig
+from potstill.task.metrics.fields import Fields
 from potstill.task.task import Task
 
 SCHEMA = {
@@ -62,15 +63,28 @@ def test_an_answer_that_is_right_in_part_may_do(dropped):
     assert dropped("known", task, said, known=known).reason.startswith("fields 0.50")
 
 
-def test_a_metric_that_raises_scores_nothing(dropped):
-    function = FunctionConfig(function="math:factorial")
-    drop = dropped("known", Task(metrics=(function,)), "a", known="a")
-    assert "factorial 0.00 against the known answer: TypeError" in drop.reason
+def test_an_answer_that_nests_too_deeply_scores_nothing(dropped):
     nested = "[" * 600 + "1" + "]" * 600
     fields = Task(metrics=(FieldsConfig(),))
     drop = dropped("known", fields, nested, known="[1]")
-    assert "the metric raised RecursionError" in drop.reason
+    assert drop.reason == "fields 0.00 against the known answer: not JSON: nested too deeply"
     assert dropped("schema", fields, nested).reason == "the metric fields cannot read an answer"
+
+
+def test_a_metric_that_raises_scores_nothing(dropped, monkeypatch):
+    function = FunctionConfig(function="math:factorial")
+    drop = dropped("known", Task(metrics=(function,)), "a", known="a")
+    assert "factorial 0.00 against the known answer: TypeError" in drop.reason
+    fields = Task(metrics=(FieldsConfig(),))
+
+    def raises(*_):
+        raise RecursionError("a metric of the user's")
+
+    for name in ("score", "key"):
+        monkeypatch.setattr(Fields, name, raises)
+    drop = dropped("known", fields, "[1]", known="[1]")
+    assert "the metric raised RecursionError" in drop.reason
+    assert dropped("schema", fields, "[1]").reason == "the metric fields cannot read an answer"
 
 
 def test_answers_without_enough_agreement_are_dropped(dropped):
