@@ -80,14 +80,15 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
     learned_tokens = completion_tokens
     if config.thinking.student == "answer":
         learned_tokens -= thinking_tokens
-    # The teacher answers a task's references once, for the comparison.
     num_references = len(task.references) if task and turns.kind != "score" else 0
+    # The teacher answers a task's references once, for the comparison, or has answered them.
+    num_measured = 0 if config.reuse else num_references
     num_asked = 0 if turns.known_answers else num_prompts
-    num_sampled = config.num_asked_teachers * num_asked * turns.num_sampled + num_references
+    num_sampled = config.num_asked_teachers * num_asked * turns.num_sampled + num_measured
     num_blocks = (shared_tokens + of_task.shared) // CACHED_BLOCK_TOKENS
     cached_tokens = num_blocks * CACHED_BLOCK_TOKENS
     asked_tokens = prompt_tokens + of_task.teacher
-    num_read = num_asked + num_references
+    num_read = num_asked + num_measured
     read_tokens = cached_tokens + num_read * (asked_tokens - cached_tokens)
     decoded_tokens = num_sampled * completion_tokens
     tokens = written + read_tokens + decoded_tokens

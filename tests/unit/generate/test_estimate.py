@@ -153,6 +153,16 @@ def test_a_tasks_prompt_is_read_once_where_all_prompts_share_it(configured, shot
     assert workload.prompt_tokens == plain_workload.prompt_tokens
 
 
+def test_references_that_another_run_has_are_not_answered_again(configured):
+    question = Item(messages=({"role": "user", "content": "x" * 446},), known=Answer(text="yy"))
+    task = Task(references=[question] * 4)
+    plain, _ = estimate(configured(), Task())
+    first, _ = estimate(configured(), task)
+    again, workload = estimate(configured(reuse="runs/former"), task)
+    assert again.tokens == plain.tokens < first.tokens
+    assert workload.task.num_references == 4
+
+
 @pytest.mark.parametrize(("student", "learned"), [("think", 50), ("answer", 0)])
 def test_thinking_is_sampled_and_learned_if_the_student_thinks(estimated, student, learned):
     plain, _ = estimated()
