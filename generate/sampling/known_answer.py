@@ -7,29 +7,27 @@ has probability 1, so that token-level KD learns from it what cross-entropy does
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from generate.sampling.loop import Complete
 from generate.sampling.scoring import find_answers
 from generate.sampling.settings import ConversationSettings
-from generate.teachers.protocol import Sample
 from potstill.distributions import TokenDistributions
-from potstill.schema import Conversation, Message, Prompt
+from potstill.schema import Conversation, Prompt
 from potstill.task.answers import Answer
 from potstill.task.known_answers import whole_answer
 from potstill.task.task import Task
 
 
 @dataclass
-class KnownAnswer:
-    """A conversation that is complete from the start."""
+class KnownAnswer(Complete):
+    """A conversation that ends with the prompt's known answer."""
 
     settings: ConversationSettings
     prompt: Prompt
     end_token_ids: Collection[int]
-    request: None = field(init=False, default=None)
-    user_messages: tuple[Message, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         answer = Answer.model_validate_json(self.prompt.known or "")
@@ -44,12 +42,6 @@ class KnownAnswer:
     def name(self) -> str:
         """Unique in a run."""
         return f"{self.prompt.prompt_id}-0"
-
-    def take(self, sample: Sample) -> None:
-        """Never called: nothing is sampled."""
-
-    def take_user_text(self, text: str | None) -> None:
-        """Never called: the conversation ends with the known answer."""
 
     def conversation(self) -> Conversation:
         """Return the conversation."""

@@ -51,6 +51,19 @@ class ConversationBuilder(Protocol):
         ...
 
 
+class Complete:
+    """A builder whose conversation is complete from the start."""
+
+    request: None = None
+    user_messages: tuple[Message, ...] | None = None
+
+    def take(self, sample: Sample) -> None:
+        """Never called: nothing is sampled."""
+
+    def take_user_text(self, text: str | None) -> None:
+        """Never called: the conversation has ended."""
+
+
 Begin = Callable[[], ConversationBuilder | FailedConversation]
 """Returns a new conversation, or the reason why there is none."""
 Part = tuple[int, Sequence[Begin]]

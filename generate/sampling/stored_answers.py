@@ -8,38 +8,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from generate.sampling.dialogue import Dialogue
+from generate.sampling.loop import Complete
 from generate.sampling.parts import part_paths
-from generate.teachers.protocol import Sample
 from potstill.facts.samples import SamplesFacts
 from potstill.rundir import RunDirectory
-from potstill.schema import Conversation, Message
+from potstill.schema import Conversation
 from potstill.tables import read_conversations
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class StoredConversation:
-    """A conversation that is complete from the start."""
+class StoredConversation(Complete):
+    """A conversation that another run has."""
 
     stored: Conversation
-    request: None = field(init=False, default=None)
-    user_messages: tuple[Message, ...] | None = field(init=False, default=None)
 
     @property
     def name(self) -> str:
         """Unique in a run."""
         return self.stored.conversation_id
-
-    def take(self, sample: Sample) -> None:
-        """Never called: nothing is sampled."""
-
-    def take_user_text(self, text: str | None) -> None:
-        """Never called: the conversation has ended."""
 
     def conversation(self) -> Conversation:
         """Return the conversation."""
