@@ -83,22 +83,26 @@ def make_parts(
     """
     num_parts_each, done = _num_parts_each(config, run_directory), finished_parts(session.dir)
     assignment = Assignment(config)
+    works = []
     for number, name in enumerate(config.teacher_names):
         parts = range(number * num_parts_each, (number + 1) * num_parts_each)
         mine = [index for index in parts if shard.has(index)]
-        if done.issuperset(mine):
-            continue
-        work = Work(config.of_teacher(name), name, number, parts[0], assignment, mine, done)
-        with loaded_teacher(config, teacher, name) as asked:
+        if not done.issuperset(mine):
+            of_one = config.of_teacher(name)
+            works.append(Work(of_one, name, number, parts[0], assignment, mine, done))
+    stored = _stored_answers(config, teacher, run_directory) if works else StoredAnswers()
+    for work in works:
+        with loaded_teacher(config, teacher, work.name) as asked:
             with run_directory.locked("-teacher", wait=True):
                 _refuse_other_teacher(asked, session)
-            _make_parts_of(work, teacher, asked, run_directory, session)
+            _make_parts_of(work, teacher, asked, stored, run_directory, session)
 
 
 def _make_parts_of(
     work: Work,
     first: LazyTeacher,
     teacher: LoadedTeacher,
+    stored: StoredAnswers,
     run_directory: RunDirectory,
     session: StageSession,
 ) -> None:
@@ -116,7 +120,6 @@ def _make_parts_of(
     )
     settings.require_turns(loaded.end_token_ids)
     _ = settings.tool_result  # Raises before the work begins.
-    stored = _stored_answers(config, work.name, first, run_directory)
     user = _load_user(config, checkpoint.dir)
     choose = make_choice(config.turns, task)
     loop = ConversationLoop(session.dir, checkpoint.vocab_size, choose, user)
@@ -242,7 +245,7 @@ def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN4
 
 
 def _stored_answers(
-    config: GenerateConfig, name: str, first: LazyTeacher, run_directory: RunDirectory
+    config: GenerateConfig, first: LazyTeacher, run_directory: RunDirectory
 ) -> StoredAnswers:
     """Read the answers that another run has for this one's prompts."""
     if config.reuse is None:
@@ -252,7 +255,6 @@ def _stored_answers(
         RunDirectory(Path(config.reuse)),
         stage_settings(config, read_task(run_directory)),
         first.checkpoint.fingerprint,
-        name,
         {row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)},
     )
 
@@ -302,8 +304,9 @@ def _begin(
             builder = ScoredConversation(settings, prompt, teacher.end_token_ids)
         else:
             builder = Dialogue(settings, prompt, answer)
-            found = stored.find(builder) if settings.num_answers(prompt) == 1 else None
-            if found is not None:
+            if settings.num_answers(prompt) == 1 and (
+                found := stored.find(builder, settings.teacher_name)
+            ):
                 return found
     except (jinja2.TemplateError, PotstillError) as error:
         return FailedConversation(name, f"the chat template rejects it: {error}".splitlines()[0])

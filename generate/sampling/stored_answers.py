@@ -48,36 +48,39 @@ class StoredAnswers:
     def __init__(self, conversations: Mapping[str, Conversation] | None = None) -> None:
         self._conversations = conversations or {}
 
-    def find(self, asked: Dialogue) -> StoredConversation | None:
-        """Return the stored conversation that begins as another one is about to; None without one.
+    def find(self, asked: Dialogue, teacher_name: str) -> StoredConversation | None:
+        """Return the teacher's stored conversation that begins as another one is about to.
 
         The known answer must be the same, too: the teacher's can be bound to it.
+
+        Returns:
+            None if there is none.
         """
-        prompt, stored = asked.prompt, self._conversations.get(asked.prompt.prompt_id)
-        if stored is None:
+        stored = self._conversations.get(asked.prompt.prompt_id)
+        if stored is None or stored.teacher != teacher_name:
             return None
-        before = stored.prompt
-        if (stored.given, before.tools, before.known, before.is_reference) != (
-            *(asked.given, prompt.tools, prompt.known, prompt.is_reference),
-        ):
-            return None
-        return StoredConversation(replace(stored, prompt=prompt))
+        before, now = stored.prompt, asked.prompt
+        is_same = (
+            stored.given == asked.given
+            and before.tools == now.tools
+            and before.known == now.known
+            and before.is_reference == now.is_reference
+        )
+        return StoredConversation(replace(stored, prompt=now)) if is_same else None
 
 
 def read_stored_answers(
     run_directory: RunDirectory,
     settings: Mapping[str, Any],
     fingerprint: str,
-    name: str,
     prompt_ids: Collection[str],
 ) -> StoredAnswers:
-    """Read the conversations of an earlier run that a teacher answered.
+    """Read the conversations of an earlier run.
 
     Args:
         run_directory: The earlier run.
         settings: This run's settings of the stage; a run with others has nothing to take.
         fingerprint: Hash of the first teacher's checkpoint.
-        name: The teacher's name.
         prompt_ids: The prompts of this run.
 
     Raises:
@@ -95,7 +98,7 @@ def read_stored_answers(
         one.prompt.prompt_id: one
         for path in part_paths(run_directory.stage_dir("samples"))
         for one in read_conversations(path)
-        if one.prompt.prompt_id in prompt_ids and one.teacher == name
+        if one.prompt.prompt_id in prompt_ids
     }
     logger.info("%d answers may be taken from %s", len(found), run_directory.root)
     return StoredAnswers(found)

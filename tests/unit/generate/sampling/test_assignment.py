@@ -11,6 +11,7 @@ from generate.lazy_teacher import LazyTeacher
 from generate.sampling.assignment import Assignment
 from generate.stage import run
 from potstill.errors import ConfigError, TeacherError
+from potstill.rundir import RunDirectory
 from tests.unit.generate.conftest import END, FakeTeacher, ToyTokenizer, toy_checkpoint
 
 
@@ -105,6 +106,18 @@ def test_an_interrupted_run_goes_on_with_the_teacher_that_is_missing(
     run(config, run_directory)
     assert list(teachers) == ["same"]
     assert len(stored.conversations(run_directory)) == 10
+
+
+def test_answers_of_all_teachers_are_taken_from_another_run(
+    configured, run_directory, teachers, tmp_path
+):
+    tables = {"teacher": FIRST, "further_teachers": BOTH}
+    former = RunDirectory(tmp_path / "former")
+    run(configured(**tables), former)
+    assert all(one.asked for one in teachers.values())
+    teachers.clear()
+    run(configured(**tables, reuse=str(former.root)), run_directory)
+    assert [one.asked for one in teachers.values()] == [[], [], []]
 
 
 def test_rules_come_before_weights(configured, make_prompt):
