@@ -62,10 +62,8 @@ def texts_in(text: str) -> Iterator[str]:
 def _texts_of(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
-    elif isinstance(content, dict | list):
-        values = content.values() if isinstance(content, dict) else content
-        for value in values:
-            yield from _texts_of(value)
+    for value in _inside(content):
+        yield from _texts_of(value)
 
 
 def _inside(value: object) -> Iterable[object]:

@@ -82,8 +82,10 @@ def _of_run(
     config: CompareConfig, task: Task, run: RunFiles, sides: Sides, scratch_dir: Path
 ) -> Iterator[Candidate]:
     student = as_student(task, bound=config.task_schema)
-    start = start_file(run, scratch_dir) if _asks_untrained(config) else None
-    if _asks_untrained(config) and start is None and config.former_run is None:
+    asks_untrained = _asks_untrained(config)
+    start = start_file(run, scratch_dir) if asks_untrained else None
+    # The next version of a student starts from the last one, which the gate compares.
+    if asks_untrained and start is None and config.former_run is None:
         logger.info("the student before training is not compared: there is no GGUF file of it")
     if start is not None:
         side, size = FileSide(start.stem, sha256_file(start), start), start.stat().st_size

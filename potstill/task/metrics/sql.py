@@ -188,5 +188,5 @@ def _to_json(value: object) -> object:
     return [value.hex()] if isinstance(value, bytes) else value
 
 
-def _from_json(value: Any) -> object:  # noqa: ANN401  (a text, a number, None, or a blob in a list)
+def _from_json(value: object) -> object:
     return bytes.fromhex(value[0]) if isinstance(value, list) else value
