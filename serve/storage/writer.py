@@ -25,6 +25,8 @@ MAX_WAITING = 10_000
 """Further jobs are refused: a hanging database must not fill the memory."""
 MAX_WAITING_BYTES = 64 << 20
 """Of the texts of jobs together."""
+MAX_SHARE = 1 / 8
+"""Of the bytes that are left, for one job."""
 MAX_BATCH = 256
 """Jobs in one transaction; more would only delay the first of them."""
 
@@ -62,8 +64,12 @@ class Writer:
         self._thread.start()
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether a job that holds so many bytes may wait beside the pending ones."""
-        return self._num_bytes == 0 or self._num_bytes + num_bytes <= MAX_WAITING_BYTES
+        """Return whether a job that holds so many bytes may wait beside the pending ones.
+
+        It may take `MAX_SHARE` of the room that is left, so that large jobs leave room for small.
+        """
+        left = MAX_WAITING_BYTES - self._num_bytes
+        return self._num_bytes == 0 or num_bytes <= MAX_SHARE * left
 
     def submit(self, work: Work, num_bytes: int = 0, *, is_kept: bool = False) -> Future[Any]:
         """Return a future of what `work` returns; it fails when the work cannot be committed.

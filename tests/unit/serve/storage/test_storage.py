@@ -126,22 +126,25 @@ def test_many_slow_texts_take_as_long_as_one(open_storage, monkeypatch):
 
 
 def test_answers_that_wait_for_a_locked_database_take_little_memory(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("serve.storage.writer.MAX_WAITING_BYTES", 100_000)
+    monkeypatch.setattr("serve.storage.writer.MAX_WAITING_BYTES", 1_000_000)
+    sizes = [100_000] * 8 + [10] * 3
     path = tmp_path / "traffic.sqlite"
     with opened(StorageConfig(), path) as storage:
         save(storage, record(0))
         with closing(sqlite3.connect(path)) as other:
             other.execute("BEGIN IMMEDIATE")
-            for number in range(1, 9):
-                words = ChatMessage(role="user", content=f"{number}" * 40_000)
+            for number, size in enumerate(sizes, 1):
+                words = ChatMessage(role="user", content="a" * size)
                 storage.record_soon(record(number, messages=[words], place=place()))
             other.rollback()
-        save(storage, record(9))
+        save(storage, record(12))
         kept = texts(storage)
         numbers = stored(storage, tables.answers.c.id, tables.answers.c.prompt_tokens)
-    assert [row.messages is None for row in kept] == [False] * 3 + [True] * 6 + [False]
-    assert [row.answer is None for row in kept] == [False] * 3 + [True] * 6 + [False]
-    assert numbers == [(f"a{number}", 3) for number in range(10)]
+    # Each may take an eighth of what is left, so that large ones leave room for small ones.
+    expected = [False] + [False] * 2 + [True] * 6 + [False] * 3 + [False]
+    assert [row.messages is None for row in kept] == expected
+    assert [row.answer is None for row in kept] == expected
+    assert numbers == [(f"a{number}", 3) for number in range(13)]
     assert "stored without its texts" in caplog.text
 
 
