@@ -75,11 +75,11 @@ def push(
     ] = False,
     license_checked: Annotated[
         bool,
-        typer.Option("--license-checked", help="Confirm that you checked a license that is not stated."),
+        typer.Option("--license-checked", help="You checked a license that is not stated."),
     ] = False,
     memorization_checked: Annotated[
         bool,
-        typer.Option("--memorization-checked", help="Confirm that you read what the student has memorized."),
+        typer.Option("--memorization-checked", help="You read what the student has memorized."),
     ] = False,
 ) -> None:
     """Publish the student's files with card, importance matrix and lineage.

@@ -5,11 +5,11 @@ In: a `Verdict` with a gate. Out: sentences, and cells of a table.
 
 from __future__ import annotations
 
+from compare.report.minus import minus_signs
 from compare.verdict.figures import bound
 from compare.verdict.results import GateRow, Verdict
 
 HEADINGS = ("requirement", "measured", "found [bounds]", "needed", "items", "outcome")
-MINUS = "\N{MINUS SIGN}"
 
 
 def sentences(verdict: Verdict) -> list[str]:
@@ -54,7 +54,7 @@ def found(row: GateRow) -> str:
     plus = "+" if _is_change(row) else ""
     lower, upper = (bound(one, row.threshold, sign=plus) for one in (row.lower, row.upper))
     text = f"{row.value:{plus}.3f} [{lower}, {upper}]"
-    return text.replace("-", MINUS)
+    return minus_signs(text)
 
 
 def needed(row: GateRow) -> str:
@@ -63,7 +63,7 @@ def needed(row: GateRow) -> str:
         return "—"
     relation = "at most" if row.value is not None and row.lower is None else "above"
     plus = "+" if _is_change(row) else ""
-    return f"{relation} {row.threshold:{plus}.3g}".replace("-", MINUS)
+    return minus_signs(f"{relation} {row.threshold:{plus}.3g}")
 
 
 def _is_change(row: GateRow) -> bool:

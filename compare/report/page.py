@@ -10,6 +10,7 @@ from collections import Counter
 from compare.comparison import Report
 from compare.report import gate, task, versions
 from compare.report.charts import Axis, loss_budget, quality_chart
+from compare.report.minus import minus_signs
 from compare.report.summary import answer, size, summarize
 from compare.report.table import (
     FIDELITY_HEADINGS,
@@ -57,6 +58,7 @@ def render_page(report: Report) -> str:
         gate=gate,
         versions=versions,
         bounds_in_words=bounds_in_words,
+        minus_signs=minus_signs,
         axis_of=Axis.of,
         symbols=SYMBOLS,
         sentences=summarize(report)[1:],

@@ -13,6 +13,7 @@ from rich.table import Table
 from compare.candidates.chosen import BASELINE
 from compare.candidates.rows import Bounded, CandidateRow
 from compare.comparison import Report
+from compare.report.minus import minus_signs
 from compare.report.summary import size
 from compare.verdict.examples import Example
 from compare.verdict.figures import Estimate, bound
@@ -32,7 +33,6 @@ HEADINGS = (
 SHOWN_IN_TERMINAL = (0, 1, 2, 6, 8)
 """Columns that fit into 80 characters."""
 UNKNOWN = "—"
-MINUS = "\N{MINUS SIGN}"
 MOST_DISAGREEMENTS = 20
 MOST_LABELS_SHOWN = 40
 """More labels than this make no readable matrix."""
@@ -117,10 +117,10 @@ def _unit(decider: JudgeReport) -> str:
 
 def _difference(estimate: Estimate, verdict: Verdict) -> str:
     lower, upper = (
-        bound(one, estimate.threshold, digits=2, sign="+").replace("-", MINUS)
+        bound(one, estimate.threshold, digits=2, sign="+")
         for one in (estimate.lower, estimate.upper)
     )
-    bounds = f"{lower} to {upper}"
+    bounds = minus_signs(f"{lower} to {upper}")
     if verdict.basis == "followed":
         return f"{_signed(estimate.value)}, {bounds} at all comparisons together"
     return f"{_signed(estimate.value)}, {100 * (1 - 2 * verdict.level):g}% interval {bounds}"
@@ -205,11 +205,11 @@ def _mean(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
+    return minus_signs(f"{value:+.2f}")
 
 
 def _points(value: float) -> str:
-    return f"{value:+.1f}".replace("-", MINUS)
+    return minus_signs(f"{value:+.1f}")
 
 
 def _number(value: float | None, pattern: str) -> str:
@@ -219,4 +219,4 @@ def _number(value: float | None, pattern: str) -> str:
 def _bounded(found: Bounded, *, sign: bool) -> str:
     plus = "+" if sign else ""
     text = f"{found.value:{plus}.3f} [{found.lower:{plus}.3f}, {found.upper:{plus}.3f}]"
-    return text.replace("-", MINUS)
+    return minus_signs(text)

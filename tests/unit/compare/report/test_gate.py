@@ -2,7 +2,7 @@
 
 import pytest
 
-from compare.report.gate import MINUS, cells, in_words
+from compare.report.gate import cells, in_words
 from compare.report.page import render_page
 from compare.report.summary import answer, verdict_sentences
 from compare.verdict.results import GateRow
@@ -62,8 +62,8 @@ ABSENT = row(
         ),
         (
             CHANGE,
-            f"schema INCONCLUSIVE (valid answers, student less teacher {MINUS}0.010 "
-            f"[{MINUS}0.050, +0.000], needs above {MINUS}0.03, 1,600 items)",
+            "schema INCONCLUSIVE (valid answers, student less teacher \N{MINUS SIGN}0.010 "
+            "[\N{MINUS SIGN}0.050, +0.000], needs above \N{MINUS SIGN}0.03, 1,600 items)",
         ),
         (
             PRICE,

@@ -110,7 +110,7 @@ def of_task(make_report):
 
 def test_report_begins_with_the_task(of_task):
     assert task.headline(of_task) == (
-        f"PASS: 0.87 right, the teacher 0.85 (difference +0.02, 90% interval {task.MINUS}0.01 to "
+        "PASS: 0.87 right, the teacher 0.85 (difference +0.02, 90% interval \N{MINUS SIGN}0.01 to "
         "+0.05, "
         "margin 0.05), 11 times smaller, 8.0 times as fast, $0.021 and an estimated 0.66 Wh "
         "a thousand answers."
