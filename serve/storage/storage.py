@@ -65,6 +65,8 @@ COMMIT_PATIENCE_SECONDS = 1.0
 SECONDS_PER_DAY = 86_400.0
 MOST_DROPPED = 10_000
 """Answers that one chore removes at most: others' writes wait for it."""
+HAS_TEXTS = or_(tables.answers.c.messages.isnot(None), tables.answers.c.answer.isnot(None))
+"""One that failed or was cancelled has messages only, and a shadow has only its answer."""
 
 
 class Storage:
@@ -235,7 +237,7 @@ class Storage:
         answers, feedback = tables.answers.c, tables.feedback.c
         connection.execute(
             update(tables.answers)
-            .where(answers.created < limit, answers.answer.isnot(None))
+            .where(answers.created < limit, HAS_TEXTS)
             .values(messages=None, answer=None)
         )
         connection.execute(
@@ -258,7 +260,7 @@ class Storage:
         )
         oldest = (
             select(answers.number)
-            .where(answers.number <= last, or_(~counts, answers.answer.isnot(None)))
+            .where(answers.number <= last, or_(~counts, HAS_TEXTS))
             .order_by(answers.number)
             .limit(MOST_DROPPED)
         )

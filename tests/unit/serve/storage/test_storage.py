@@ -19,7 +19,7 @@ from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError,
 from serve.backends.config import UpstreamConfig
 from serve.storage import tables
 from serve.storage.config import StorageConfig
-from serve.storage.records import Said
+from serve.storage.records import NOTHING, Said
 from serve.storage.redaction import NOT_REDACTED
 from serve.storage.storage import opened
 from serve.wire.chat import ChatMessage
@@ -181,6 +181,23 @@ def test_old_texts_are_erased_and_counts_stay(open_storage):
     assert kept() == [(None, 4), ("Answer 2", 4)]
     said = asyncio.run(again.read(lambda one: one.execute(select(tables.feedback)).one()))
     assert (said.score, said.comment) == (1.0, None)
+
+
+def test_prompts_without_an_answer_are_erased_too(open_storage):
+    storage, old = open_storage(retention_days=2, max_answers=2), time.time() - 3 * DAY
+    unanswered = {"outcome": "cancelled", "said": NOTHING, "place": place()}
+
+    async def clean_up() -> None:
+        await storage.write(storage._clean_up)
+
+    save(storage, record(1, created=old, **unanswered), record(2, **unanswered))
+    asyncio.run(clean_up())
+    first, second = texts(storage)
+    assert first.messages is None
+    assert "Question 2" in second.messages
+    save(storage, record(3), record(4))
+    asyncio.run(clean_up())
+    assert [row.messages is None for row in texts(storage)] == [True, True, False, False]
 
 
 def test_a_clock_that_jumps_erases_nothing_and_keeps_nothing(open_storage, monkeypatch):
