@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -27,15 +26,11 @@ from sqlalchemy import (
     Engine,
     Table,
     create_engine,
-    delete,
     event,
-    func,
     inspect,
     make_url,
-    or_,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
@@ -47,6 +42,7 @@ from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import AnswerRecord, StoredAnswer
 from serve.storage.redaction import Redaction, Texts
+from serve.storage.retention import Retention
 from serve.storage.writer import Work, Writer
 from serve.wire.chat import ChatMessage
 
@@ -62,11 +58,6 @@ RETENTION_SECONDS = 600.0
 """How often old texts are erased."""
 COMMIT_PATIENCE_SECONDS = 1.0
 """How long a request may wait for the database: a hanging one must not block clients."""
-SECONDS_PER_DAY = 86_400.0
-MOST_DROPPED = 10_000
-"""Answers that one chore removes at most: others' writes wait for it."""
-HAS_TEXTS = or_(tables.answers.c.messages.isnot(None), tables.answers.c.answer.isnot(None))
-"""One that failed or was cancelled has messages only, and a shadow has only its answer."""
 
 
 class Storage:
@@ -80,8 +71,6 @@ class Storage:
 
     def __init__(self, config: StorageConfig, default_path: Path) -> None:
         self._redaction = Redaction(config)
-        self._retention_days, self._max_answers = config.retention_days, config.max_answers
-        self._started = time.time() - time.monotonic()
         url = _checked_url(config.url, default_path)
         self._engine = _engine(url)
         try:
@@ -98,7 +87,13 @@ class Storage:
         finally:
             # Also after a failure: no connection may stay open.
             self._engine.dispose()
-        self._writer = Writer(self._engine, self._clean_up, RETENTION_SECONDS)
+        self._retention = Retention(config, self._engine)
+        self._writer = Writer(
+            self._engine,
+            self._retention.clean_up,
+            RETENTION_SECONDS,
+            self._retention.empty_log,
+        )
 
     def close(self) -> None:
         """Write pending work, and close."""
@@ -219,63 +214,6 @@ class Storage:
                 connection.execute(insert_new(connection, tables.users, assignment))
 
         return work
-
-    def _clean_up(self, connection: Connection) -> None:
-        """Erase what is too old or too much."""
-        # The machine's clock may jump while the server runs: that must erase nothing early, and
-        # keep nothing for ever.
-        now = self._started + time.monotonic()
-        for table in (tables.answers, tables.feedback):
-            from_the_future = table.c.created > now + SECONDS_PER_DAY
-            connection.execute(update(table).where(from_the_future).values(created=now))
-        if self._retention_days is not None:
-            self._erase_texts(connection, now - self._retention_days * SECONDS_PER_DAY)
-        if self._max_answers:
-            self._drop_oldest(connection, self._max_answers)
-
-    def _erase_texts(self, connection: Connection, limit: float) -> None:
-        answers, feedback = tables.answers.c, tables.feedback.c
-        connection.execute(
-            update(tables.answers)
-            .where(answers.created < limit, HAS_TEXTS)
-            .values(messages=None, answer=None)
-        )
-        connection.execute(
-            update(tables.feedback)
-            .where(feedback.created < limit, feedback.comment.isnot(None))
-            .values(comment=None)
-        )
-
-    def _drop_oldest(self, connection: Connection, most: int) -> None:
-        """Keep the newest answers; of older ones in experiments or votes the counts, not texts."""
-        answers, feedback, votes = tables.answers.c, tables.feedback.c, tables.votes.c
-        newest = select(answers.number).order_by(answers.number.desc()).offset(most).limit(1)
-        last = connection.scalar(newest)
-        if last is None:
-            return
-        counts = or_(
-            answers.experiment.isnot(None),
-            answers.id.in_(select(votes.first_id)),
-            answers.id.in_(select(votes.second_id)),
-        )
-        oldest = (
-            select(answers.number)
-            .where(answers.number <= last, or_(~counts, HAS_TEXTS))
-            .order_by(answers.number)
-            .limit(MOST_DROPPED)
-        )
-        end = connection.scalar(select(func.max(oldest.subquery().c.number)))
-        if end is None:
-            return
-        is_old = answers.number <= end
-        old, dropped = select(answers.id).where(is_old), select(answers.id).where(is_old, ~counts)
-        rated = update(tables.feedback).where(feedback.response_id.in_(old))
-        connection.execute(rated.values(comment=None))
-        connection.execute(delete(tables.feedback).where(feedback.response_id.in_(dropped)))
-        connection.execute(
-            update(tables.answers).where(is_old, counts).values(messages=None, answer=None)
-        )
-        connection.execute(delete(tables.answers).where(is_old, ~counts))
 
 
 async def _committed(future: Future[T], patience_seconds: float | None = None) -> T:

@@ -49,11 +49,19 @@ class Writer:
 
     Args:
         chore: Work to do at the start, and then every `chore_seconds`.
+        after_chore: Called once it is committed, or has failed.
     """
 
-    def __init__(self, engine: Engine, chore: Work, chore_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        chore: Work,
+        chore_seconds: float,
+        after_chore: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._chore, self._chore_seconds = chore, chore_seconds
+        self._after_chore = after_chore
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
         self._kept: list[_Job] = []
@@ -106,7 +114,8 @@ class Writer:
         while not is_last:
             batch: list[_Job] = []
             if time.monotonic() >= due:
-                batch.append(_Job(self._chore, Future()))
+                self._do([_Job(self._chore, Future())])
+                self._after_chore()
                 due = time.monotonic() + self._chore_seconds
             else:
                 batch, is_last = self._next(due - time.monotonic())

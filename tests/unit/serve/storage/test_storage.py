@@ -188,7 +188,7 @@ def test_prompts_without_an_answer_are_erased_too(open_storage):
     unanswered = {"outcome": "cancelled", "said": NOTHING, "place": place()}
 
     async def clean_up() -> None:
-        await storage.write(storage._clean_up)
+        await storage.write(storage._retention.clean_up)
 
     save(storage, record(1, created=old, **unanswered), record(2, **unanswered))
     asyncio.run(clean_up())
@@ -200,13 +200,26 @@ def test_prompts_without_an_answer_are_erased_too(open_storage):
     assert [row.messages is None for row in texts(storage)] == [True, True, False, False]
 
 
+def test_an_erased_text_is_in_no_file(tmp_path):
+    config, path = StorageConfig(retention_days=2), tmp_path / "traffic.sqlite"
+
+    def has_text() -> bool:
+        return any(b"Question 1" in one.read_bytes() for one in tmp_path.iterdir())
+
+    with opened(config, path) as storage:
+        save(storage, record(1, created=time.time() - 3 * DAY))
+        assert has_text()
+    with opened(config, path):
+        assert eventually(lambda: not has_text())
+
+
 def test_a_clock_that_jumps_erases_nothing_and_keeps_nothing(open_storage, monkeypatch):
     storage, now = open_storage(retention_days=2), time.time()
     save(storage, record(1), record(2, created=now + 1000 * DAY))
     monkeypatch.setattr(time, "time", lambda: now + 1000 * DAY)
 
     async def clean_up() -> None:
-        await storage.write(storage._clean_up)
+        await storage.write(storage._retention.clean_up)
 
     asyncio.run(clean_up())
     assert [row.answer for row in texts(storage)] == ["Answer 1", "Answer 2"]
@@ -227,7 +240,7 @@ def test_the_newest_answers_are_kept(open_storage):
         await storage.write(lambda one: one.execute(insert(tables.votes).values(votes)))
         await storage.write(lambda one: one.execute(insert(tables.feedback).values(ratings)))
         for _ in range(2):
-            await storage.write(storage._clean_up)
+            await storage.write(storage._retention.clean_up)
 
     asyncio.run(clean_up())
     assert stored(storage, tables.answers.c.id, tables.answers.c.answer) == [
