@@ -32,6 +32,8 @@ def bounded_client(max_bytes: int, **settings: Any) -> httpx2.AsyncClient:  # no
         # A few kilobytes can become gigabytes.
         if response.headers.get("content-encoding", "identity") != "identity":
             raise UnusableAnswerError("the answer is compressed, which was not asked for")
+        # JSON is UTF-8. Of Python's other encodings some take hours: punycode's time is quadratic.
+        response.encoding = "utf-8"
         stream = cast(httpx2.AsyncByteStream, response.stream)
         response.stream = _BoundedStream(stream, max_bytes)
 

@@ -155,6 +155,11 @@ class Upstream(Listening):
             return RedirectResponse("/v1/completions", 307)
         if body["model"] == "compressed":
             return HttpResponse(gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+        if body["model"] == "encoded":
+            return JSONResponse(
+                {"choices": [ANSWER], "padding": "a" * 50_000 + "-" + "a" * 50_000},
+                media_type="application/json; charset=punycode",
+            )
         if body["model"] == "mute":
             while not await http.is_disconnected():
                 await asyncio.sleep(0.02)
@@ -381,6 +386,10 @@ def test_only_so_much_of_an_answer_is_read(client_of, upstream):
     assert "too long" in whole.json()["error"]["message"]
     assert last["error"]["code"] == "upstream_failed"
     assert len(upstream.asked) == 2
+
+
+def test_an_upstream_does_not_choose_how_its_answer_is_decoded(client_of):
+    assert ask(client_of("encoded")).json()["choices"][0]["message"]["content"] == "Hi"
 
 
 def test_unknown_parameters_are_forwarded_only_if_they_are_named(client_of, upstream):
