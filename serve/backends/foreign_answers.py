@@ -22,6 +22,8 @@ Index = Annotated[int, Field(strict=True, ge=0, lt=MAX_CHOICES)]
 CallIndex = Annotated[int, Field(strict=True, ge=0, lt=MAX_TOOLS)]
 """A larger one would be room for as many calls, in memory."""
 Words = Annotated[str, Field(strict=True)]
+Reason = Annotated[str, Field(strict=True, pattern=r"^[\w.-]{0,64}$")]
+"""It is stored, and sent to collectors, without the limits that hold for texts."""
 
 
 class _Part(BaseModel):
@@ -73,7 +75,7 @@ class _Logprobs(_Part):
 
 class _Ending(_Part):
     index: Index = 0
-    finish_reason: Words | None = None
+    finish_reason: Reason | None = None
 
 
 class _Choice(_Ending):

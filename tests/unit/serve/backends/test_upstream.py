@@ -69,6 +69,7 @@ SHAPES = {
     "negative tokens": {"choices": [ANSWER], "usage": {"total_tokens": -(10**9)}},
     "a lone surrogate": {"choices": [ANSWER | {"message": {"content": "\ud800"}}]},
     "a number that JSON lacks": {"choices": [ANSWER], "extra": float("nan")},
+    "a reason that is a text": {"choices": [ANSWER | {"finish_reason": "words of a user"}]},
 }
 """Answers that are none."""
 BAD_PIECES = {
@@ -78,6 +79,7 @@ BAD_PIECES = {
         "choices": [{"delta": {"tool_calls": [{"index": 10**6, "function": {"name": "f"}}]}}]
     },
     "a call that is a text": {"choices": [{"delta": {"tool_calls": ["f"]}}]},
+    "a reason that is long": {"choices": [{"delta": {}, "finish_reason": "stop" * 1000}]},
     "tokens that are a text": {"choices": [], "usage": {"total_tokens": "many"}},
 }
 """Pieces of streams that are none."""
