@@ -32,9 +32,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, PotstillError
 from potstill.files import file_version
-from serve.errors import InvalidRequestError, RateLimitError
+from serve.errors import InvalidRequestError, RateLimitError, RequestTimeoutError
 from serve.rate_limits import SECONDS_PER_DAY, SECONDS_PER_MINUTE, Bucket
 
 logger = logging.getLogger(__name__)
@@ -178,6 +178,20 @@ class Reservation:
         try:
             yield
         except BaseException:
+            self.settle(0)
+            raise
+
+    @contextmanager
+    def given_back_on_refusal(self) -> Iterator[None]:
+        """Count nothing if the block is refused or fails.
+
+        What takes too long, or is abandoned, stays counted: somebody has worked for it until then.
+        """
+        try:
+            yield
+        except RequestTimeoutError:
+            raise
+        except PotstillError:
             self.settle(0)
             raise
 

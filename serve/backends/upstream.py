@@ -49,6 +49,8 @@ UNABLE = frozenset({404, 405, 501})
 """Statuses that, without an error in OpenAI's shape, mean that the route does not exist."""
 BUSY = frozenset({502, 503, 504})
 CHARACTERS_PER_TOKEN = 4
+PROMPT_PARTS = ("messages", "prompt", "input", "tools", "response_format", "chat_template_kwargs")
+"""Parameters that servers write into the prompt."""
 MAX_MESSAGE_CHARACTERS = 1000
 """How much of the server's error message a client gets."""
 TEMPLATE_ARGUMENTS = frozenset(
@@ -143,10 +145,11 @@ class UpstreamBackend:
         reservation = caller.reserve(_prompt_tokens(body))
         with reservation.given_back_on_error():
             place = await self.places.take(caller.owner)
-            try:
+        try:
+            with reservation.given_back_on_refusal():
                 answer = await self.post("/embeddings", body)
-            finally:
-                self.places.leave(place)
+        finally:
+            self.places.leave(place)
         reservation.settle(_num_tokens(answer))
         return cast(EmbeddingList, answer)
 
@@ -200,16 +203,22 @@ class UpstreamBackend:
         stream = None
         stopwatch = self._metrics.start()
         num_choices = max(body.get("n") or 1, body.get("best_of") or 1)
+        if isinstance(request, CompletionRequest):
+            num_choices *= len(request.prompts)
         reservation = caller.reserve(self._most_tokens(request, body, num_choices))
         with reservation.given_back_on_error():
             place = await self.places.take(caller.owner, num_choices)
-            if request.stream:
-                # A refusal is then raised here, and not in the middle of an answer.
-                try:
+        if request.stream:
+            # A refusal is then raised here, and not in the middle of an answer.
+            try:
+                with reservation.given_back_on_refusal():
                     stream = await self.stream(path, body)
-                except BaseException:
-                    self.places.leave(place)
-                    raise
+            except BaseException as error:
+                self.places.leave(place)
+                if not isinstance(error, PotstillError):
+                    # The client has left; the server reads the prompt all the same.
+                    reservation.settle(_prompt_tokens(body))
+                raise
         return UpstreamReply(self, path, body, reservation, stopwatch, place, stream)
 
     def _most_tokens(
@@ -274,12 +283,8 @@ class UpstreamReply(Generic[Answer, Chunk]):
     async def complete(self) -> Answer:
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
         try:
-            answer = await self.backend.post(self.path, self.body)
-        except RequestTimeoutError:
-            raise  # all that was taken is paid: the server may have worked until now
-        except PotstillError:
-            self.reservation.settle(0)
-            raise
+            with self.reservation.given_back_on_refusal():
+                answer = await self.backend.post(self.path, self.body)
         finally:
             self.backend.places.leave(self.place)
         self.stopwatch.stop()
@@ -354,8 +359,8 @@ def _words(given: object) -> str | None:
 
 def _prompt_tokens(body: JsonObject) -> int:
     """Estimate the tokens of a prompt."""
-    given = body.get("messages") or body.get("prompt") or body.get("input") or ""
-    return len(str(given)) // CHARACTERS_PER_TOKEN
+    given = [one for name in PROMPT_PARTS if (one := body.get(name))]
+    return sum(len(str(one)) for one in given) // CHARACTERS_PER_TOKEN
 
 
 def _num_tokens(answer: JsonObject) -> int:

@@ -233,7 +233,7 @@ class LocalBackend:
             caller,
         )
         num_tokens = sum(map(len, texts))
-        with caller.reserve(num_tokens).given_back_on_error():
+        with caller.reserve(num_tokens).given_back_on_refusal():
             try:
                 vectors = await self._engine.embed(texts, caller.owner)
             except ContextLengthError as error:

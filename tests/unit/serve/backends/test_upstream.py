@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 
 import pytest
 import uvicorn
@@ -21,11 +21,18 @@ from serve.api.app import create_app
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
 from serve.backends.upstream import UpstreamBackend
-from serve.errors import InvalidRequestError, QueueFullError, RateLimitError
+from serve.errors import (
+    InvalidRequestError,
+    QueueFullError,
+    RateLimitError,
+    RequestTimeoutError,
+)
 from serve.keys import Key, KeyEntry, Reservation
 from serve.metrics import Metrics
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatRequest
+from serve.wire.completions import CompletionRequest
+from serve.wire.embeddings import EmbeddingRequest
 from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
 
@@ -52,6 +59,7 @@ def choice(text: str | None = None, finish_reason: str | None = None) -> dict:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
+LONG_TOOLS = [{"type": "function", "function": {"name": "f", "description": "word " * 400}}]
 ANSWER = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
 SHAPES = {
     "not an object": [],
@@ -124,6 +132,11 @@ def _hostile(body: dict) -> HttpResponse | None:
     model = body["model"]
     if model == "deep":
         return HttpResponse("[" * 100_000, media_type="application/json")
+    if model == "encoded":
+        return JSONResponse(
+            {"choices": [ANSWER], "padding": "a" * 50_000 + "-" + "a" * 50_000},
+            media_type="application/json; charset=punycode",
+        )
     if model in SHAPES and not body.get("stream"):
         return HttpResponse(json.dumps(SHAPES[model]), media_type="application/json")
     return None
@@ -157,11 +170,6 @@ class Upstream(Listening):
             return RedirectResponse("/v1/completions", 307)
         if body["model"] == "compressed":
             return HttpResponse(gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
-        if body["model"] == "encoded":
-            return JSONResponse(
-                {"choices": [ANSWER], "padding": "a" * 50_000 + "-" + "a" * 50_000},
-                media_type="application/json; charset=punycode",
-            )
         if body["model"] == "mute":
             while not await http.is_disconnected():
                 await asyncio.sleep(0.02)
@@ -180,6 +188,8 @@ class Upstream(Listening):
 
     async def embed(self, http: Request) -> HttpResponse:
         body = await self._note(http)
+        if body["model"] == "mute":
+            await asyncio.sleep(1)
         return JSONResponse({"model": body["model"], "data": [], "usage": {"total_tokens": 3}})
 
     async def _events(self, body: dict) -> AsyncIterator[str]:
@@ -497,6 +507,58 @@ def test_keys_take_turns_at_an_upstream(upstream):
         await backend.stop()
 
     asyncio.run(ask_all())
+
+
+def test_each_prompt_of_a_request_takes_a_place(upstream):
+    config = UpstreamConfig(base_url=upstream.base_url, model="mute", max_parallel=8)
+    request = CompletionRequest(prompt=["Hi"] * 3, n=2, max_tokens=10)
+    reserved = []
+
+    def reserve(num_tokens: int) -> Reservation:
+        reserved.append(num_tokens)
+        return Reservation()
+
+    async def ask_both() -> None:
+        backend = UpstreamBackend("mine", config, Metrics(), max_queue=8, has_owners=True)
+        caller = Caller("greedy", reserve=reserve)
+        reply = await backend.complete_text(request, caller)
+        with pytest.raises(QueueFullError):
+            await backend.complete_text(request, caller)
+        reply.cancel()
+        await backend.stop()
+
+    asyncio.run(ask_both())
+    assert reserved[0] >= 60
+
+
+@pytest.mark.parametrize("given", [{"stream": True}, {"stream": True, "tools": LONG_TOOLS}, {}])
+def test_what_an_upstream_may_have_read_is_paid(upstream, given):
+    key = Key("poor", KeyEntry(sha256="0" * 64, tokens_per_day=5000))
+    config = UpstreamConfig(base_url=upstream.base_url, model="mute", max_retries=0)
+    hasty = config.model_copy(update={"read_timeout_seconds": 0.2})
+    text = "word " * (10 if "tools" in given else 400)
+    chat = ChatRequest.model_validate(
+        {"messages": [{"role": "user", "content": text}], "max_tokens": 100} | given
+    )
+
+    def ask(backend: UpstreamBackend) -> Coroutine:
+        caller = Caller("poor", reserve=key.reserve)
+        if not given:
+            return backend.embed(EmbeddingRequest(input=text), caller)
+        return backend.chat(chat, caller)
+
+    async def leave() -> None:
+        backend = UpstreamBackend("mine", config, Metrics())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(backend), 0.3)
+        assert 4000 < key.daily_tokens.allowance.remaining < 4600
+        backend = UpstreamBackend("mine", hasty, Metrics())
+        with pytest.raises(RequestTimeoutError):
+            await ask(backend)
+        await backend.stop()
+
+    asyncio.run(leave())
+    assert 3000 < key.daily_tokens.allowance.remaining < 4200
 
 
 def test_an_upstream_cannot_lock_a_key():
