@@ -186,7 +186,7 @@ class Experiment:
         await self.storage.record(record)
         is_side = asked.place.variant in (self.config.student, self.config.teacher)
         if is_side and self.state == "running":
-            self.shadow.offer(asked, asked.caller.num_bytes)
+            self.shadow.offer(asked, asked.caller.num_bytes, asked.caller.owner)
 
     def note_cancelled(self, asked: Asked) -> None:
         """Record that a client disconnected before its answer was complete."""

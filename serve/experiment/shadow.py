@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -22,7 +23,10 @@ MAX_WAITING_BYTES = 8 << 20
 
 
 class Shadow(Generic[T]):
-    """A bounded queue with its workers.
+    """A bounded queue with its workers, at which owners take turns.
+
+    When it is full, the owner with most in it loses its newest request: nobody's requests keep
+    others' from being answered, so nobody decides alone which pairs are judged.
 
     Args:
         answer: Generates one answer; the first exception is logged.
@@ -30,8 +34,9 @@ class Shadow(Generic[T]):
 
     def __init__(self, config: ShadowConfig, answer: Callable[[T], Awaitable[None]]) -> None:
         self._config, self._answer = config, answer
-        self._queue: asyncio.Queue[tuple[T, int]] = asyncio.Queue(config.queue)
-        self._num_waiting_bytes = 0
+        self._waiting: OrderedDict[str, deque[tuple[T, int]]] = OrderedDict()
+        """Requests with the lengths of their bodies, by owner; whose turn is next is first."""
+        self._has_new = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._has_failed = False
         self.num_dropped = 0
@@ -40,7 +45,7 @@ class Shadow(Generic[T]):
     @property
     def num_waiting(self) -> int:
         """Requests in the queue."""
-        return self._queue.qsize()
+        return sum(map(len, self._waiting.values()))
 
     def start(self) -> None:
         """Start the workers in the running event loop."""
@@ -52,24 +57,53 @@ class Shadow(Generic[T]):
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    def offer(self, request: T, num_bytes: int = 0) -> None:
+    def offer(self, request: T, num_bytes: int = 0, owner: str = "") -> None:
         """Queue a request, with the configured probability and if there is room.
 
         Args:
             num_bytes: Length of its body.
+            owner: Whose it is.
         """
         if random.random() >= self._config.share:  # not a secret
             return
-        if self._queue.full() or self._num_waiting_bytes + num_bytes > MAX_WAITING_BYTES:
-            self.num_dropped += 1
-            return
-        self._num_waiting_bytes += num_bytes
-        self._queue.put_nowait((request, num_bytes))
+        self._waiting.setdefault(owner, deque()).append((request, num_bytes))
+        while self.num_waiting > self._config.queue:
+            self._drop_from(max(self._waiting, key=lambda one: (self._num_of(one), one == owner)))
+        while sum(map(self._num_bytes_of, self._waiting)) > MAX_WAITING_BYTES:
+            self._drop_from(
+                max(self._waiting, key=lambda one: (self._num_bytes_of(one), one == owner))
+            )
+        self._has_new.set()
+
+    def next(self) -> T | None:
+        """Take the first request of the owner whose last turn is the longest ago, if any waits."""
+        if not self._waiting:
+            return None
+        owner, own = self._waiting.popitem(last=False)
+        request, _ = own.popleft()
+        if own:
+            self._waiting[owner] = own
+        return request
+
+    def _num_of(self, owner: str) -> int:
+        return len(self._waiting[owner])
+
+    def _num_bytes_of(self, owner: str) -> int:
+        return sum(num_bytes for _, num_bytes in self._waiting[owner])
+
+    def _drop_from(self, owner: str) -> None:
+        self.num_dropped += 1
+        self._waiting[owner].pop()
+        if not self._waiting[owner]:
+            del self._waiting[owner]
 
     async def _work(self) -> None:
         while True:
-            request, num_bytes = await self._queue.get()
-            self._num_waiting_bytes -= num_bytes
+            request = self.next()
+            if request is None:
+                self._has_new.clear()
+                await self._has_new.wait()
+                continue
             try:
                 await self._answer(request)
             except Exception as error:
