@@ -10,12 +10,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy import Connection, insert
 
 from potstill import former_names
@@ -208,21 +209,22 @@ async def _entered(experiment: Experiment, state: State) -> ExperimentView:
     return await results_of(experiment)
 
 
-@router.get("/v1/experiments/{name}/pairs")
+@router.get("/v1/experiments/{name}/pairs", response_model=PairList)
 async def list_pairs(
     experiment: RequestExperiment,
     live: RequestTraffic,
     judge: str,
     quiet_seconds: Annotated[float, Query(ge=0)] = 0.0,
     limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 1000,
-) -> PairList:
-    """List pairs of answers that a judge has not judged.
+) -> Response:
+    """List pairs of answers that a judge has not judged: as many as are sent together.
 
     Conversations with activity in the last `quiet_seconds` are left for later.
     """
     config = experiment.config
-    pairs = await live.storage.read(
-        lambda connection: unjudged_pairs(
+
+    def work(connection: Connection) -> str:
+        pairs = unjudged_pairs(
             connection,
             experiment.name,
             judge,
@@ -232,13 +234,18 @@ async def list_pairs(
             quiet_since=time.time() - quiet_seconds,
             limit=limit,
         )
+        # One by one, beside the event loop: all of them take a second, and nothing else would run.
+        return ",".join(json.dumps(_pair(experiment, pair)) for pair in pairs)
+
+    head = json.dumps(
+        {
+            "teacher_model": config.model_of(config.teacher),
+            "margin": config.margin,
+            "alpha": config.alpha,
+        }
     )
-    return {
-        "data": [_pair(experiment, pair) for pair in pairs],
-        "teacher_model": config.model_of(config.teacher),
-        "margin": config.margin,
-        "alpha": config.alpha,
-    }
+    content = f'{head.removesuffix("}")}, "data": [{await live.storage.read(work)}]}}'
+    return Response(content, media_type="application/json")
 
 
 @router.post(former_names.JUDGMENTS_PATH, include_in_schema=False)
@@ -264,12 +271,24 @@ async def judge(
 @router.get("/v1/experiments/{name}/votes", response_class=Response)
 async def list_votes(experiment: RequestExperiment, live: RequestTraffic) -> Response:
     """List people's blind votes with their texts as JSONL, which `potstill compare` reads."""
-    votes = await live.storage.read(
-        lambda connection: blind_votes(connection, experiment.sides, experiment.began)
-    )
-    lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]
-    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    return Response(content, media_type="application/jsonl")
+    return StreamingResponse(_vote_lines(experiment, live), media_type="application/jsonl")
+
+
+async def _vote_lines(experiment: Experiment, live: LiveTraffic) -> AsyncIterator[str]:
+    """Yield the lines of a few votes at a time."""
+    last = 0
+
+    def work(connection: Connection) -> tuple[int, str]:
+        votes = blind_votes(connection, experiment.sides, experiment.began, texts_after=last)
+        lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]
+        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        return (votes[-1].number if votes else 0), content
+
+    while True:
+        last, content = await live.storage.read(work)
+        if not last:
+            return
+        yield content
 
 
 @cascades.get("/v1/cascades")

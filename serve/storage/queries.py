@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, and_, case, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, null, or_, select
 
 from serve.storage import tables
 from serve.storage.records import OutcomeName, StoredPair
@@ -17,6 +17,10 @@ from serve.storage.storage import insert_new
 Split = tuple[dict[str, float], dict[str, int]]
 NEWEST = 10_000
 """Number of answers that percentiles are computed over."""
+MOST_CHARACTERS = 1 << 25
+"""Of the texts of pairs that are read together."""
+VOTES_AT_ONCE = 8
+"""Votes whose texts are read together."""
 
 WHOLE: OutcomeName = "whole"
 FAILED: OutcomeName = "failed"
@@ -132,8 +136,8 @@ def unjudged_pairs(
 ) -> list[StoredPair]:
     """Return pairs with texts that a judge has not judged, the user first seen first.
 
-    All pairs of a user come together: one whose pairs would exceed the limit is left for later,
-    unless there is no other.
+    All pairs of a user come together: one whose pairs would exceed the limit, or that of their
+    texts' length, is left for later, unless there is no other.
 
     Args:
         own_side: The variant whose clients' conversations count.
@@ -182,7 +186,14 @@ def unjudged_pairs(
         .order_by(func.min(own.c.number).over(partition_by=own.c.user), own.c.number)
         .limit(limit + 1)
     )
-    rows = connection.execute(query).all()
+    rows, num_characters = [], 0
+    # Not all at once: clients decide how long their texts are.
+    for row in connection.execute(query.execution_options(yield_per=1)):
+        rows.append(row)
+        num_characters += sum(len(text or "") for text in (row[3], row[5], row[8]))
+        if len(rows) > 1 and num_characters > MOST_CHARACTERS:
+            limit = len(rows) - 1
+            break
     if len(rows) > limit and rows[0].user != rows[-1].user:
         rows = [row for row in rows if row.user != rows[-1].user]
     return [
@@ -296,25 +307,34 @@ def began(connection: Connection, experiment: str, now: float) -> float:
     return float(connection.execute(stored).scalar_one())
 
 
-def blind_votes(connection: Connection, models: Collection[str], since: float) -> list[BlindVote]:
+def blind_votes(
+    connection: Connection,
+    models: Collection[str],
+    since: float,
+    *,
+    texts_after: int | None = None,
+) -> list[BlindVote]:
     """Return the blind votes between two models, in order; those of which the voter is stored.
 
     Args:
         since: Time from which on answers count: earlier ones may be of other models of these names.
+        texts_after: Return the texts, too, of the first few votes after this number, which may take
+            megabytes each; None returns all votes without.
     """
     votes = tables.votes.c
     first, second = tables.answers.alias("first"), tables.answers.alias("second")
+    with_texts = texts_after is not None
     rows = connection.execute(
         select(
             votes.number,
             votes.created,
             first.c.model,
-            first.c.answer,
+            first.c.answer if with_texts else null(),
             second.c.model,
-            second.c.answer,
+            second.c.answer if with_texts else null(),
             votes.score,
             func.coalesce(first.c.user, first.c.conversation),
-            first.c.messages,
+            first.c.messages if with_texts else null(),
             tables.voters.c.voter,
         )
         .join(tables.voters, tables.voters.c.vote == votes.number)
@@ -327,8 +347,10 @@ def blind_votes(connection: Connection, models: Collection[str], since: float) -
             first.c.model.in_(models),
             second.c.model.in_(models),
             first.c.model != second.c.model,
+            votes.number > (texts_after or 0),
         )
         .order_by(votes.number)
+        .limit(VOTES_AT_ONCE if with_texts else None)
     )
     return [
         BlindVote(

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import re
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import closing
 from itertools import groupby
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from compare.judges.votes import read_votes
 from potstill import former_names
@@ -20,6 +21,7 @@ from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage import tables
 from serve.storage.config import StorageConfig
+from serve.storage.queries import blind_votes
 from tests.fixtures.waiting import eventually
 
 from .conftest import split
@@ -284,6 +286,29 @@ def test_a_vote_on_answers_under_other_settings_counts_for_nothing(
     assert (shown["counts"], shown["settings"]) == (not changed, changed)
     listed = server.client.get("/v1/experiments/assistant/votes").text.splitlines()
     assert len(listed) == shown["counts"]
+
+
+def test_texts_are_read_a_few_at_a_time(live, monkeypatch):
+    monkeypatch.setattr("serve.storage.queries.MOST_CHARACTERS", 2000)
+    monkeypatch.setattr("serve.storage.queries.VOTES_AT_ONCE", 2)
+    server = live(split(student=1, teacher=0, judge="votes"))
+    for number in range(5):
+        server.ask("word " * 200, user=f"u{number}")
+        answers = dealt(server)
+        vote(server, answers, for_("student", answers))
+    server.shadows(5)
+    pairs = server.client.get("/v1/experiments/assistant/pairs?judge=j").json()
+    assert (len(pairs["data"]), pairs["teacher_model"]) == (1, "teacher")
+    listed = server.client.get("/v1/experiments/assistant/votes").text.splitlines()
+    assert [json.loads(line)["voter"] for line in listed] == list("12345")
+
+    def read(connection: Connection, after: int | None) -> list[str | None]:
+        found = blind_votes(connection, ("student", "teacher"), 0.0, texts_after=after)
+        return [one.messages and one.first.text for one in found]
+
+    # A verdict needs no texts.
+    assert asyncio.run(server.storage.read(lambda one: read(one, None))) == [None] * 5
+    assert len(asyncio.run(server.storage.read(lambda one: read(one, 2)))) == 2
 
 
 def test_deals_of_one_key_do_not_end_those_of_another(live, no_shadow, monkeypatch):
