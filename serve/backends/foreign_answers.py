@@ -160,6 +160,8 @@ def _completed(choice: JsonObject) -> JsonObject:
     given = {"index": 0, "finish_reason": None} | choice
     if "message" in choice:
         given["message"] = {"content": None} | choice["message"]
+    if (logprobs := choice.get("logprobs")) and "text" not in choice:
+        given["logprobs"] = {"content": None} | logprobs
     return given
 
 

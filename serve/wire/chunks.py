@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from serve.errors import UpstreamError
@@ -11,7 +12,12 @@ from serve.wire.chat import (
     ChatCompletion,
     ChatCompletionChunk,
     Choice,
+    ChoiceLogprobs,
     ChunkChoice,
+    Ending,
+    FinishReason,
+    FunctionCall,
+    ToolCall,
 )
 from serve.wire.shared import CompletionUsage
 
@@ -24,25 +30,27 @@ NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_
 
 
 class ChunkAssembler:
-    """Builds a completion from its chunks."""
+    """Builds a completion from its chunks, in time that is linear in their number."""
 
     def __init__(self) -> None:
-        self._choices: dict[int, Choice] = {}
+        self._choices: dict[int, _ChoiceInPieces] = {}
         self._first: ChatCompletionChunk | None = None
         self._usage = NO_USAGE
-        self._num_finished = 0
 
     def add(self, chunk: ChatCompletionChunk) -> None:
         """Add the next chunk."""
         self._first = self._first or chunk
         self._usage = chunk.get("usage") or self._usage
         for piece in chunk["choices"]:
-            self._add(piece)
+            index = piece["index"]
+            if index not in self._choices:
+                self._choices[index] = _ChoiceInPieces()
+            self._choices[index].add(piece)
 
     @property
     def completion(self) -> ChatCompletion | None:
         """The completion; None while a choice has no finish reason."""
-        if self._first is None or self._num_finished < len(self._choices):
+        if self._first is None or not all(one.is_finished for one in self._choices.values()):
             return None
         return {
             "id": self._first["id"],
@@ -50,7 +58,7 @@ class ChunkAssembler:
             "created": self._first["created"],
             "model": self._first["model"],
             "system_fingerprint": self._first.get("system_fingerprint", ""),
-            "choices": [self._choices[index] for index in sorted(self._choices)],
+            "choices": [self._choices[index].whole(index) for index in sorted(self._choices)],
             "usage": self._usage,
         }
 
@@ -65,44 +73,71 @@ class ChunkAssembler:
             raise UpstreamError("the model's server ended its answer before it was complete")
         return completion
 
-    def _add(self, piece: ChunkChoice) -> None:
-        index = piece["index"]
-        if index not in self._choices:
-            message: AnswerMessage = {"role": "assistant", "content": "", "refusal": None}
-            self._choices[index] = {
-                "index": index,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        choice = self._choices[index]
-        _extend(choice["message"], piece["delta"])
+
+@dataclass
+class _CallInPieces:
+    """A call of a tool so far."""
+
+    id: str = ""
+    name: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+
+    def whole(self) -> ToolCall:
+        function: FunctionCall = {"name": "".join(self.name), "arguments": "".join(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass
+class _ChoiceInPieces:
+    """One choice so far: a text that is extended again and again is copied as often."""
+
+    texts: dict[str, list[str]] = field(default_factory=lambda: {"content": []})
+    calls: list[_CallInPieces] = field(default_factory=list)
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: FinishReason = "stop"
+    is_finished: bool = False
+    ending: Ending = field(default_factory=lambda: Ending())
+
+    def add(self, piece: ChunkChoice) -> None:
+        """Add a piece of it."""
+        delta = piece["delta"]
+        for name in ("content", *REASONING):
+            if more := delta.get(name):
+                self.texts.setdefault(name, []).append(more)
+        for call in delta.get("tool_calls") or ():
+            self._add_call(call)
         if logprobs := piece.get("logprobs"):
-            known = choice["logprobs"] or {"content": [], "refusal": None}
-            known["content"].extend(logprobs["content"] or ())
-            choice["logprobs"] = known
+            self.logprobs = self.logprobs or {"content": [], "refusal": None}
+            self.logprobs["content"].extend(logprobs["content"] or ())
         if reason := piece.get("finish_reason"):
-            choice["finish_reason"] = reason
-            self._num_finished += 1
+            self.finish_reason, self.is_finished = reason, True
             if "stop_reason" in piece:
-                choice["stop_reason"] = piece["stop_reason"]
+                self.ending = {"stop_reason": piece["stop_reason"]}
 
-
-def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
-    message["content"] = (message["content"] or "") + (delta.get("content") or "")
-    for name in REASONING:
-        if more := delta.get(name):
-            message[name] = message.get(name, "") + more
-    for call in delta.get("tool_calls") or ():
-        calls = message.setdefault("tool_calls", [])
+    def _add_call(self, call: dict[str, Any]) -> None:
         # Upstream servers may leave out the index of an only call, and send null.
         index, function = call.get("index", 0), call.get("function") or {}
-        while len(calls) <= index:
-            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        known = calls[index]
-        known["id"] = call.get("id") or known["id"]
-        known["function"]["name"] += function.get("name") or ""
-        known["function"]["arguments"] += function.get("arguments") or ""
+        while len(self.calls) <= index:
+            self.calls.append(_CallInPieces())
+        known = self.calls[index]
+        known.id = call.get("id") or known.id
+        known.name.append(function.get("name") or "")
+        known.arguments.append(function.get("arguments") or "")
+
+    def whole(self, index: int) -> Choice:
+        """Return the choice."""
+        message: AnswerMessage = {"role": "assistant", "content": "", "refusal": None}
+        for name, pieces in self.texts.items():
+            message[name] = "".join(pieces)  # type: ignore[literal-required]
+        if self.calls:
+            message["tool_calls"] = [call.whole() for call in self.calls]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self.logprobs,
+            "finish_reason": self.finish_reason,
+            **self.ending,
+        }
 
 
 def as_chunks(completion: ChatCompletion) -> Iterator[ChatCompletionChunk]:

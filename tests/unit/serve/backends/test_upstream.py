@@ -93,7 +93,10 @@ BAD_PIECES = {
 """Pieces of streams that are none."""
 CALL = {"function": {"name": "f", "arguments": "{}"}}
 PIECES = {name: [piece] for name, piece in BAD_PIECES.items()} | {
-    "terse": [{"choices": [{"delta": {"tool_calls": [call]}}]} for call in ({"id": "1"}, CALL)]
+    "terse": [
+        {"choices": [{"delta": {"tool_calls": [call]}, "logprobs": {"tokens": []}}]}
+        for call in ({"id": "1"}, CALL)
+    ]
 }
 """What a stream begins with."""
 FLOODS = {
