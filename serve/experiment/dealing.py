@@ -8,20 +8,28 @@ say nothing about what it serves: votes on them count for nothing.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
-from serve.errors import InvalidRequestError, ModelNotFoundError
+from serve.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    QueueFullError,
+    RateLimitError,
+    RetryLaterError,
+)
 from serve.keys import rate_limited
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.chunks import REASONING
 from serve.wire.models import ModelCard, model_card
-from serve.wire.shared import PERSONAL, CompletionUsage
+from serve.wire.shared import PERSONAL, CompletionUsage, JsonObject
 
 Shown = TypeVar("Shown", ChatCompletion, ChatCompletionChunk)
 
@@ -159,9 +167,13 @@ class DealtModel:
         request = request.model_copy(update={"model": self.hidden.card["id"]})
         try:
             reply = await self.hidden.chat(request, caller)
-        except BaseException:
+        except (RetryLaterError, asyncio.CancelledError) as error:
             self._deal.asked.discard(self._name)
+            if isinstance(error, RetryLaterError) and not isinstance(error, RateLimitError):
+                # Each kind of model says it in other words.
+                raise QueueFullError("the model is busy", hint="try again in a moment") from error
             raise
+        # Other errors show which model it is, such as by its context: the name is used up.
         return DealtReply(self._name, self._deal, reply)
 
 
@@ -188,10 +200,29 @@ class DealtReply:
 
     def _shown(self, answer: Shown) -> Shown:
         self.deal.answers[answer["id"]] = self.name
-        shown: Shown = {**answer, "model": self.name, "system_fingerprint": ""}
+        kept = {name: answer[name] for name in ("id", "object", "created")}
+        kept |= {"model": self.name, "system_fingerprint": ""}
+        kept["choices"] = [_plain(dict(one)) for one in answer["choices"]]
         if usage := answer.get("usage"):
-            shown["usage"] = _hiding(usage)
-        return shown
+            kept["usage"] = _hiding(usage)
+        return cast(Shown, kept)
+
+
+def _plain(choice: JsonObject) -> JsonObject:
+    """Return a choice without what only some kinds of models send."""
+    name = "message" if "message" in choice else "delta"
+    said = choice[name]
+    plain = {key: said[key] for key in ("role", "content", "tool_calls") if said.get(key)}
+    if thinking := said.get("reasoning_content") or said.get("reasoning"):
+        plain |= dict.fromkeys(REASONING, thinking)
+    if name == "message":
+        plain = {"role": "assistant", "content": "", "refusal": None} | plain
+    return {
+        "index": choice["index"],
+        name: plain,
+        "logprobs": choice.get("logprobs"),
+        "finish_reason": choice.get("finish_reason"),
+    }
 
 
 def _hiding(usage: CompletionUsage) -> CompletionUsage:

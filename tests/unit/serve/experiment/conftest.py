@@ -62,6 +62,11 @@ class Model:
         self.requests.append(request)
         return Reply(self, request)
 
+    async def refuse(self, _request: ChatRequest, _caller: Caller) -> Reply:
+        """Stands in for `chat` where an error is to come at once."""
+        assert self.error is not None
+        raise self.error
+
 
 class Reply:
     numbers = itertools.count()

@@ -16,15 +16,17 @@ from sqlalchemy import Connection, select
 
 from compare.judges.votes import read_votes
 from potstill import former_names
-from potstill.errors import BackendError
+from potstill.errors import BackendError, ContextLengthError
 from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
+from serve.errors import QueueFullError
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.queries import blind_votes
+from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import eventually
 
-from .conftest import split
+from .conftest import Reply, split
 
 
 def key(name: str, *, admin: bool) -> Key:
@@ -286,6 +288,49 @@ def test_a_vote_on_answers_under_other_settings_counts_for_nothing(
     assert (shown["counts"], shown["settings"]) == (not changed, changed)
     listed = server.client.get("/v1/experiments/assistant/votes").text.splitlines()
     assert len(listed) == shown["counts"]
+
+
+def _names_in(value: object) -> set[str]:
+    inner = [*value.values()] if isinstance(value, dict) else value
+    names = set(value) if isinstance(value, dict) else set()
+    return names.union(*map(_names_in, inner)) if isinstance(inner, list) else names
+
+
+def test_dealt_answers_of_all_models_have_the_same_fields(live, no_shadow, monkeypatch):
+    server = live(split(judge="votes", **no_shadow))
+    complete = Reply.complete
+
+    async def of_another_server(self) -> dict:
+        answer = await complete(self)
+        if self.model is server.teacher:
+            (choice,) = answer["choices"]
+            choice |= {"stop_reason": None, "message": choice["message"] | {"audio": None}}
+            answer |= {"service_tier": None, "choices": [choice]}
+        return answer
+
+    monkeypatch.setattr(Reply, "complete", of_another_server)
+    whole = dealt(server)
+    assert _names_in(whole[0]) == _names_in(whole[1])
+    names = server.client.post("/v1/deals", json={"models": ["student", "teacher"]}).json()
+    streams = [events(server.ask(model=name, stream=True)) for name in names["models"]]
+    assert _names_in(streams[0]) == _names_in(streams[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ContextLengthError("4096 tokens"), 400), (QueueFullError("there"), 429)]
+)
+def test_an_error_that_shows_a_dealt_model_ends_the_deal(live, no_shadow, error, status):
+    server = live(split(judge="votes", **no_shadow))
+    names = server.client.post("/v1/deals", json={"models": ["student", "teacher"]}).json()
+    server.student.error = server.teacher.error = error
+    server.student.chat = server.teacher.chat = server.student.refuse
+    response = server.ask(model=names["models"][0])
+    assert response.status_code == status
+    assert "there" not in response.text
+    del server.student.chat, server.teacher.chat
+    server.student.error = server.teacher.error = None
+    again = server.ask(model=names["models"][0]).status_code
+    assert again == (200 if status == 429 else 400)
 
 
 def test_texts_are_read_a_few_at_a_time(live, monkeypatch):
