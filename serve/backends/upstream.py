@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 import httpx2
 import openai
 
-from potstill.api_keys import read_api_key
+from potstill.api_keys import NO_KEY, read_api_key
 from potstill.errors import BackendUnavailableError, ContextLengthError, PotstillError
 from potstill.json_text import parse_json
 from serve.backends.bounded_answers import UnusableAnswerError, bounded_client
@@ -251,7 +251,7 @@ class UpstreamBackend:
                 "the model's server cannot be reached", where="model", hint="try again later"
             ) from error
         except openai.APIStatusError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, self._client.api_key) from error
         except UnusableAnswerError as error:
             raise UpstreamError(
                 "the answer of the model's server cannot be used", where="model", found=error
@@ -329,11 +329,15 @@ def _client(config: UpstreamConfig, api_key: str) -> openai.AsyncOpenAI:
     )
 
 
-def _refusal(error: openai.APIStatusError) -> PotstillError:
-    """Return the error for a refusal, with the server's message where the client can act on it."""
+def _refusal(error: openai.APIStatusError, key: str) -> PotstillError:
+    """Return the error for a refusal, with the server's message where the client can act on it.
+
+    Args:
+        key: This server's key there, which a client does not get, also where a message quotes it.
+    """
     details: Mapping[str, Any] = error.body if isinstance(error.body, dict) else {}
-    message = _words(details.get("message")) or "the model's server refuses this request"
-    place = _words(details.get("param"))
+    message = _words(details.get("message"), key) or "the model's server refuses this request"
+    place = _words(details.get("param"), key)
     status = error.status_code
     if status in REFUSED:
         if details.get("code") == "context_length_exceeded" or place == "input_tokens":
@@ -352,9 +356,11 @@ def _refusal(error: openai.APIStatusError) -> PotstillError:
     return UpstreamError("the model's server has failed", where="model", found=f"status {status}")
 
 
-def _words(given: object) -> str | None:
+def _words(given: object, key: str) -> str | None:
     """Return a text of an error as far as a client gets it; None for anything else."""
-    return given[:MAX_MESSAGE_CHARACTERS] if isinstance(given, str) else None
+    if not isinstance(given, str):
+        return None
+    return (given if key == NO_KEY else given.replace(key, "…"))[:MAX_MESSAGE_CHARACTERS]
 
 
 def _prompt_tokens(body: JsonObject) -> int:

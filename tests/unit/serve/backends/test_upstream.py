@@ -50,6 +50,7 @@ REFUSALS = {
     "ill": (500, {"message": "a secret of the server"}, {}),
     "starting": (503, {"message": "loading"}, {}),
     "wordy": (400, {"message": {"a": "b" * 9999}, "param": "p" * 9999, "code": {}}, {}),
+    "talkative": (400, {"message": "no such model for Bearer sk-there", "param": "sk-there"}, {}),
     "patient": (429, {}, {"Retry-After": "9" * 5000}),
 }
 
@@ -362,6 +363,14 @@ def test_what_a_refusal_says_is_bounded(client_of):
     assert (len(error["param"]), "refuses" in error["message"]) == (1000, True)
     response = ask(client_of("patient"))
     assert (response.status_code, response.headers["retry-after"]) == (429, "9999")
+
+
+def test_a_refusal_that_quotes_the_key_does_not_reach_a_client(client_of, monkeypatch):
+    monkeypatch.setenv("THEIR_KEY", "sk-there")
+    response = ask(client_of("talkative", api_key_variable="THEIR_KEY"))
+    assert response.status_code == 400
+    assert "no such model" in response.text
+    assert "sk-there" not in response.text
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
