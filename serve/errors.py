@@ -64,6 +64,10 @@ class RateLimitError(RetryLaterError):
     """A key has used up its limit per minute."""
 
 
+class ForeignPageError(PotstillError):
+    """A browser sends a request for a page of another site, which may not call this server."""
+
+
 class UpstreamError(BackendError):
     """An upstream server failed, or sent something that is not an answer."""
 

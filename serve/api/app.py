@@ -144,6 +144,8 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["x-request-id", VARIANT_HEADER, ANSWER_HEADER],
         )
-    app.add_middleware(CheckHost, hosts=frozenset(limits.allowed_hosts))
+    app.add_middleware(
+        CheckHost, hosts=frozenset(limits.allowed_hosts), origins=limits.cors_origins
+    )
     app.add_middleware(Count, count=serving.metrics.count_request)
     return app

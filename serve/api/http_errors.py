@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError, PotstillError
 from serve.errors import (
+    ForeignPageError,
     InvalidKeyError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -54,6 +55,7 @@ KINDS: dict[type[Exception], _Kind] = {
     ContextLengthError: _Kind(400, "invalid_request_error", "context_length_exceeded"),
     ModelNotFoundError: _Kind(404, "invalid_request_error", "model_not_found"),
     InvalidKeyError: _Kind(401, "invalid_request_error", "invalid_api_key"),
+    ForeignPageError: _Kind(403, "invalid_request_error", "foreign_page"),
     WrongHostError: _Kind(421, "invalid_request_error", "wrong_host"),
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     RateLimitError: _Kind(429, "rate_limit_error", "rate_limit_exceeded"),

@@ -16,6 +16,7 @@ from serve.api.http_errors import error_response, shutting_down
 from serve.api.json_body import check_json
 from serve.api.request_log import REQUEST_ID
 from serve.errors import (
+    ForeignPageError,
     InvalidRequestError,
     QueueFullError,
     RequestTooLargeError,
@@ -28,28 +29,48 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class CheckHost:
-    """Refuse requests for other hosts.
+    """Refuse requests for other hosts, and those that other sites' pages make.
 
     By DNS rebinding, a web page can make a browser send requests to 127.0.0.1 under the page's own
-    host name, and read the answers.
+    host name, and read the answers. Without that it cannot read them, but make the server work.
+
+    Args:
+        hosts: The accepted ones; "*" accepts all, and requests of all pages.
+        origins: Those whose pages may call the server.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str] = ()) -> None:
         self._app = app
         self._hosts = hosts
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 421, or pass the request on."""
+        """Answer 403 or 421, or pass the request on."""
+        app = self._app
         if scope["type"] == "http" and "*" not in self._hosts:
-            host = Headers(scope=scope).get("host", "").lower()
+            headers = Headers(scope=scope)
+            host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self._hosts:
-                error = WrongHostError(
-                    "this server does not serve this host", hint="serve.allowed_hosts"
+                app = error_response(
+                    WrongHostError(
+                        "this server does not serve this host", hint="serve.allowed_hosts"
+                    )
                 )
-                await error_response(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+            elif self._is_foreign(headers):
+                app = error_response(
+                    ForeignPageError(
+                        "pages of other sites may not call this server", hint="serve.cors_origins"
+                    )
+                )
+        await app(scope, receive, send)
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        """Return whether a browser says that another site's page asks, other than by a link."""
+        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        is_link = headers.get("sec-fetch-dest") == "document"
+        is_allowed = bool({"*", headers.get("origin", "")} & {*self._origins})
+        return is_foreign and not (is_link or is_allowed)
 
 
 class ReadBody:

@@ -329,6 +329,25 @@ def test_only_requests_for_allowed_hosts_are_answered(make_app):
         error_of(client.get("/healthz", headers={"Host": host}), 421)
 
 
+def test_pages_of_other_sites_make_nothing_run(make_app):
+    origin = "https://chat.example.org"
+    app = make_app(limits=AppLimits(allowed_hosts={"localhost"}, cors_origins=[origin]))
+    client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+    def status(site: str, kind: str, **more: str) -> int:
+        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": kind} | more
+        return client.get("/metrics", headers=headers).status_code
+
+    assert status("cross-site", "image") == status("cross-site", "iframe") == 403
+    assert status("same-site", "empty", Origin="http://localhost:9") == 403
+    assert status("cross-site", "empty", Origin=origin) == 200
+    assert status("cross-site", "document") == status("same-origin", "empty") == 200
+    assert status("none", "document") == 200
+    # A key is not sent by itself.
+    open_to_all = TestClient(make_app(limits=AppLimits()))
+    assert open_to_all.get("/metrics", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
 def test_other_origins_may_call_only_when_they_are_named(make_app):
     asked = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
     closed = TestClient(make_app()).options(CHAT, headers=asked)
