@@ -41,7 +41,7 @@ class Bucket:
         self._level = float(limit)
         self._updated = now()
 
-    def take(self, amount: int) -> None:
+    def take(self, amount: float) -> None:
         """Take an amount, even if the level becomes negative."""
         self._fill()
         self._level -= amount

@@ -27,5 +27,6 @@ async def store_answer(storage: Storage, exchange: Exchange) -> None:
             conversation=conversation,
             prompt=prompt,
             said=said_in(exchange.completion),
+            owner=exchange.caller.owner,
         )
     )

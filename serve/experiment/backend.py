@@ -79,6 +79,7 @@ class Asked:
             prompt=self.prompt,
             place=self.place,
             said=NOTHING if completion is None else said_in(completion),
+            owner=self.caller.owner,
         )
 
 

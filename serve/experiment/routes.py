@@ -112,14 +112,15 @@ RequestExperiment = Annotated[Experiment, Depends(experiment_of)]
 
 
 @router.post("/v1/feedback")
-async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted:
+async def give_feedback(body: FeedbackRequest, http: Request, live: RequestTraffic) -> Accepted:
     """Rate an answer; a later rating replaces an earlier one."""
     answer = await live.answer(body.response_id)
     row = {"response_id": answer.id, "created": time.time(), "score": body.value}
+    owner = caller_of(http).owner
 
     def work(connection: Connection) -> None:
         # Not in the event loop: a pattern may take seconds.
-        row["comment"] = live.storage.redacted(body.comment)
+        row["comment"] = live.storage.redacted(body.comment, owner)
         insertion = dialect_insert(connection, tables.feedback).values(row)
         # Ratings count in the order in which they were first given.
         latest = {name: row[name] for name in ("score", "comment")}

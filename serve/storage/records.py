@@ -57,6 +57,8 @@ class AnswerRecord:
     """A hash of all messages."""
     place: Place | None = None
     said: Said = NOTHING
+    owner: str = ""
+    """Whose request it is; not stored."""
 
 
 def said_in(completion: ChatCompletion) -> Said:

@@ -157,9 +157,9 @@ class Storage:
         first = next((n for n, one in enumerate(messages) if one.role == "user"), 0)
         return self.hashed("conversation", user, *said[: first + 1]), self.hashed("prompt", *said)
 
-    def redacted(self, text: str | None) -> str | None:
-        """Return the text to store."""
-        return self._redaction.text(text)
+    def redacted(self, text: str | None, owner: str = "") -> str | None:
+        """Return the text of an owner to store; called by work that is written."""
+        return self._redaction.text(text, owner)
 
     async def answer(self, answer_id: str) -> StoredAnswer | None:
         """Return a stored complete answer; None if there is none with this id."""
@@ -204,11 +204,17 @@ class Storage:
             if place.shares is not None:
                 assignment = {**person, "shares": json.dumps(place.shares, sort_keys=True)}
 
+        owner, kept = record.owner, None
+
         def work(connection: Connection) -> None:
-            kept = {
-                "messages": self._redaction.messages(texts),
-                "answer": self._redaction.text(answer),
-            }
+            nonlocal texts, answer, kept
+            if kept is None:
+                # Once, in place of the originals: work waits, and is repeated, for a lock.
+                kept = {
+                    "messages": self._redaction.messages(texts, owner),
+                    "answer": self._redaction.text(answer, owner),
+                }
+                texts = answer = None
             connection.execute(insert_new(connection, tables.answers, row | kept))
             if assignment is not None:
                 connection.execute(insert_new(connection, tables.users, assignment))

@@ -158,7 +158,7 @@ def test_a_comment_is_redacted_beside_the_event_loop(live, no_shadow, monkeypatc
     answer_id = server.ask().headers[ANSWER_HEADER]
     threads = []
 
-    def redacted(comment):
+    def redacted(comment, _owner):
         threads.append(threading.current_thread().name)
         return comment
 

@@ -125,6 +125,19 @@ def test_many_slow_texts_take_as_long_as_one(open_storage, monkeypatch):
     assert texts(storage)[0][0].count(NOT_REDACTED) == 50
 
 
+def test_slow_texts_of_one_key_do_not_delay_those_of_others(open_storage, monkeypatch):
+    monkeypatch.setattr("serve.storage.redaction.SECONDS", 0.5)
+    storage = open_storage(redact={"words": r"(a|aa)+$"})
+    slow = [ChatMessage(role="user", content="a" * 200 + "b")]
+    greedy = [record(number, messages=slow, owner="greedy") for number in range(30)]
+    started = time.process_time()
+    save(storage, *greedy, record(30, owner="modest"))
+    assert time.process_time() - started < 10
+    kept = [row.messages for row in texts(storage)]
+    assert all(NOT_REDACTED in one for one in kept[:30])
+    assert "Question 30" in kept[30]
+
+
 def test_answers_that_wait_for_a_locked_database_take_little_memory(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("serve.storage.writer.MAX_WAITING_BYTES", 1_000_000)
     sizes = [100_000] * 8 + [10] * 3
