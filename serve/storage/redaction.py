@@ -29,7 +29,7 @@ class Redaction:
     """Redacts text by the rules of one configuration, in one thread."""
 
     def __init__(self, config: StorageConfig) -> None:
-        self._budgets = defaultdict(
+        self._budgets: defaultdict[str, Bucket] = defaultdict(
             lambda: Bucket(BURST_SECONDS, seconds=BURST_SECONDS / SHARE_OF_OWNER)
         )
         self._keeps_text = config.text
