@@ -150,7 +150,7 @@ class UpstreamBackend:
                 answer = await self.post("/embeddings", body)
         finally:
             self.places.leave(place)
-        reservation.settle(_num_tokens(answer))
+        reservation.settle(_num_tokens(answer) or _prompt_tokens(body))
         return cast(EmbeddingList, answer)
 
     async def post(self, path: str, body: JsonObject) -> JsonObject:
@@ -288,7 +288,9 @@ class UpstreamReply(Generic[Answer, Chunk]):
         finally:
             self.backend.places.leave(self.place)
         self.stopwatch.stop()
-        self.reservation.settle(_num_tokens(answer))
+        num_written = sum(map(_written_tokens, answer["choices"]))
+        # Not every server says what it used.
+        self.reservation.settle(_num_tokens(answer) or _prompt_tokens(self.body) + num_written)
         return cast(Answer, answer | self.head)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -300,8 +302,8 @@ class UpstreamReply(Generic[Answer, Chunk]):
         try:
             async for piece in self.backend.pieces(self.path, self.open_stream):
                 for choice in piece["choices"]:
-                    num_new = int(_has_content(choice))
-                    self.stopwatch.tick(choice["index"], num_new)
+                    num_new = _written_tokens(choice)
+                    self.stopwatch.tick(choice["index"], int(num_new > 0))
                     num_tokens += num_new
                 num_tokens = _num_tokens(piece) or num_tokens
                 yield cast(Chunk, piece | self.head)
@@ -370,10 +372,17 @@ def _prompt_tokens(body: JsonObject) -> int:
 
 
 def _num_tokens(answer: JsonObject) -> int:
+    """Return how many tokens the server says that it used; 0 if it does not."""
     usage = answer.get("usage") or {}
-    return int(usage.get("total_tokens", 0))
+    parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+    return max(int(usage.get("total_tokens", 0)), parts)
 
 
-def _has_content(choice: JsonObject) -> bool:
-    delta = choice.get("delta") or {}
-    return bool(choice.get("text") or any(delta[key] for key in delta if key != "role"))
+def _written_tokens(choice: JsonObject) -> int:
+    """Estimate the tokens of a choice or a piece of it, which has at least one if it has a text."""
+    said = choice.get("delta") or choice.get("message") or {}
+    # Thinking may come under both of its names.
+    thinking = said.get("reasoning_content") or said.get("reasoning")
+    parts = (choice.get("text"), said.get("content"), thinking, said.get("tool_calls"))
+    num_characters = sum(len(str(one)) for one in parts if one)
+    return max(int(num_characters > 0), num_characters // CHARACTERS_PER_TOKEN)

@@ -573,6 +573,33 @@ def test_what_an_upstream_may_have_read_is_paid(upstream, given):
     assert 3000 < key.daily_tokens.allowance.remaining < 4200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_paid_though_its_usage_does_not_come(upstream, monkeypatch, stream):
+    key = Key("poor", KeyEntry(sha256="0" * 64, tokens_per_day=10_000))
+    monkeypatch.setattr(upstream, "text", "word " * 1200)
+    monkeypatch.setitem(USAGE, "total_tokens", 0)
+    monkeypatch.setitem(USAGE, "prompt_tokens", 0)
+    monkeypatch.setitem(USAGE, "completion_tokens", 0)
+    config = UpstreamConfig(base_url=upstream.base_url, model="theirs")
+    request = ChatRequest.model_validate(QUESTION | {"stream": stream, "max_tokens": 2000})
+
+    async def listen() -> None:
+        backend = UpstreamBackend("mine", config, Metrics())
+        reply = await backend.chat(request, Caller("poor", reserve=key.reserve))
+        if stream:
+            pieces = reply.chunks()
+            while "word" not in str(await anext(pieces)):
+                pass
+            reply.cancel()
+            await pieces.aclose()
+        else:
+            await reply.complete()
+        await backend.stop()
+
+    asyncio.run(listen())
+    assert 8000 < key.daily_tokens.allowance.remaining < 8600
+
+
 def test_an_upstream_cannot_lock_a_key():
     bucket = Bucket(1000, now=lambda: 0.0)
     bucket.take(100)
