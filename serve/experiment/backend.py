@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 STATE_SECONDS = 5.0
 """How often the stored state is read: another server may have changed it."""
+ONLY_FOR_CLIENTS = {"n": 1, "logprobs": None, "top_logprobs": None}
+"""What shadows have in place of a request's own."""
 CLIENT_ERRORS = (InvalidRequestError, ContextLengthError)
 NOBODYS_ERRORS = (*CLIENT_ERRORS, RetryLaterError)
 """Errors that do not count against a variant: a client's, and those of a full queue or a key's
@@ -260,8 +262,14 @@ class Experiment:
         config = self.config
         is_student = asked.place.variant == config.student
         variant = config.teacher if is_student else config.student
+        # The first choice's text is compared; nobody pays for more.
+        unused = {name for name in ONLY_FOR_CLIENTS if getattr(asked.request, name) is not None}
         request = asked.request.model_copy(
-            update={"model": config.model_of(variant), "stream": False}
+            update={
+                "model": config.model_of(variant),
+                "stream": False,
+                **{name: ONLY_FOR_CLIENTS[name] for name in unused},
+            }
         )
         shadow = replace(
             asked,

@@ -126,6 +126,17 @@ def test_the_other_variant_answers_in_the_shadow(live):
     assert server.view()["variants"][1]["exposures"] == 0
 
 
+def test_a_shadow_has_one_choice(live):
+    server = live(split(student=1, teacher=0))
+    server.ask("Ho", n=100, logprobs=True, top_logprobs=5, temperature=0.5)
+    server.ask("Ho")
+    server.shadows(2)
+    many, plain = server.teacher.requests
+    assert (many.n, many.logprobs, many.top_logprobs, many.temperature) == (1, None, None, 0.5)
+    assert "n" not in plain.model_fields_set
+    assert server.student.requests[0].n == 100
+
+
 def test_a_shadow_that_fails_is_counted_and_reaches_no_client(live):
     server = live(split(student=1, teacher=0))
     server.teacher.error = RuntimeError("broken")
