@@ -200,8 +200,13 @@ class DealtReply:
 
     def _shown(self, answer: Shown) -> Shown:
         self.deal.answers[answer["id"]] = self.name
-        kept = {name: answer[name] for name in ("id", "object", "created")}
-        kept |= {"model": self.name, "system_fingerprint": ""}
+        kept: JsonObject = {
+            "id": answer["id"],
+            "object": answer["object"],
+            "created": answer["created"],
+            "model": self.name,
+            "system_fingerprint": "",
+        }
         kept["choices"] = [_plain(dict(one)) for one in answer["choices"]]
         if usage := answer.get("usage"):
             kept["usage"] = _hiding(usage)
