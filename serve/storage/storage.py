@@ -153,7 +153,7 @@ class Storage:
 
     def prompt_hashes(self, user: str, messages: Sequence[ChatMessage]) -> tuple[str, str]:
         """Return a hash that all turns of a conversation share, and one of all messages."""
-        said = [f"{one.role}\0{one.content!r}" for one in messages]
+        said = [_all_of(one) for one in messages]
         first = next((n for n, one in enumerate(messages) if one.role == "user"), 0)
         return self.hashed("conversation", user, *said[: first + 1]), self.hashed("prompt", *said)
 
@@ -220,6 +220,15 @@ class Storage:
                 connection.execute(insert_new(connection, tables.users, assignment))
 
         return work
+
+
+def _all_of(message: ChatMessage) -> str:
+    """Return everything that a message says, calls and thinking included."""
+    text = f"{message.role}\0{message.content!r}"
+    if not message.model_fields_set - {"role", "content"}:
+        return text
+    more = message.model_dump(mode="json", exclude={"role", "content"}, exclude_none=True)
+    return f"{text}\0{json.dumps(more, sort_keys=True)}" if more else text
 
 
 async def _committed(future: Future[T], patience_seconds: float | None = None) -> T:

@@ -161,6 +161,18 @@ def test_answers_that_wait_for_a_locked_database_take_little_memory(tmp_path, mo
     assert "stored without its texts" in caplog.text
 
 
+def test_messages_are_the_same_only_with_equal_calls_and_thinking(open_storage):
+    storage = open_storage()
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    more = [{}, {"tool_calls": None}, {"tool_calls": [call]}, {"name": "a"}, {"reasoning": "a"}]
+    hashes = [
+        storage.prompt_hashes("", [ChatMessage(role="assistant", content="Hi", **one)])[1]
+        for one in more
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 4
+
+
 def test_texts_can_be_left_out(open_storage):
     storage = open_storage(text=False)
     save(storage, record(1))
