@@ -374,8 +374,10 @@ def _prompt_tokens(body: JsonObject) -> int:
 def _num_tokens(answer: JsonObject) -> int:
     """Return how many tokens the server says that it used; 0 if it does not."""
     usage = answer.get("usage") or {}
-    parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-    return max(int(usage.get("total_tokens", 0)), parts)
+    total, *parts = (
+        int(usage.get(f"{part}_tokens") or 0) for part in ("total", "prompt", "completion")
+    )
+    return max(total, sum(parts))
 
 
 def _written_tokens(choice: JsonObject) -> int:

@@ -155,7 +155,9 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
     assert "hint: potstill run makes one" in answer.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "quantize", "plan", "baseline", "curve", "label", "update"])
+@pytest.mark.parametrize(
+    "verb", ["train", "quantize", "plan", "baseline", "curve", "label", "update"]
+)
 def test_a_mistyped_run_is_an_error_and_nothing_is_made(tmp_path, verb):
     answer = potstill(verb, tmp_path / "run")
     assert (answer.returncode, answer.stdout) == (70 if verb == "update" else 1, "")
