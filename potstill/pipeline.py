@@ -166,10 +166,12 @@ def run_stage(
     *,
     force: bool = False,
     wait: bool = False,
+    goes_on: bool = False,
 ) -> Manifest:
     """Run one stage in this process; the run keeps the table of the configuration that made it.
 
     Args:
+        goes_on: Raise where there is no run yet, instead of beginning one.
         wait: Wait for another process that works on the run, instead of raising.
 
     Returns:
@@ -179,6 +181,8 @@ def run_stage(
         PotstillError: The stage's own, or another process works on the run.
     """
     tables = resolve(choice, run_directory)
+    if goes_on:
+        run_directory.require_run()
     if not stage.makes:
         return stage.run(tables[stage.name], run_directory)
     with working(run_directory, tables, stage.name, wait=wait):

@@ -35,8 +35,7 @@ def quantize(
     if target_megabytes:
         sizes = f"quantize.target_megabytes={target_megabytes}"
         choice = replace(choice, overrides=(*choice.overrides, sizes))
-    run_directory.require_run()
-    run_stage(STAGES["quantize"], choice, run_directory, force=force)
+    run_stage(STAGES["quantize"], choice, run_directory, force=force, goes_on=True)
 
 
 @app.command()

@@ -35,5 +35,4 @@ def stage(
 @configured
 def train(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
     """Train a student on the conversations."""
-    run_directory.require_run()
-    run_stage(STAGES["train"], choice, run_directory, force=force)
+    run_stage(STAGES["train"], choice, run_directory, force=force, goes_on=True)

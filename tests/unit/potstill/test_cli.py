@@ -48,8 +48,17 @@ def train(body: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_an_error_that_quotes_others_does_not_control_the_terminal(tmp_path):
-    answer = train("raise ValueError('\\x1b]0;title\\x07 \\u202e')", tmp_path / "run")
+@pytest.fixture
+def begun_dir(tmp_path) -> Path:
+    """Directory of a run that has nothing but a configuration."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "config.toml").touch()
+    return directory
+
+
+def test_an_error_that_quotes_others_does_not_control_the_terminal(begun_dir):
+    answer = train("raise ValueError('\\x1b]0;title\\x07 \\u202e')", begun_dir)
     assert answer.returncode == 1
     assert not {"\x1b", "\x07", "\u202e"} & set(answer.stderr)
     assert "title" in answer.stderr
@@ -115,16 +124,16 @@ def test_force_and_a_shard_together_are_wrong_usage(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_sizes_of_files_are_settings_of_the_quantize_stage(tmp_path):
+def test_sizes_of_files_are_settings_of_the_quantize_stage(begun_dir):
     body = "print(list(table.mixes))"
-    command = fake_train(body, "quantize", tmp_path / "run")
+    command = fake_train(body, "quantize", begun_dir)
     command[2] = command[2].replace("train.stage", "quantize.stage")
     sizes = ["--target-megabytes", "60", "--target-megabytes", "80.5"]
     answer = subprocess.run(
         [*command, *sizes], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert answer.stdout == "['60MB', '80.5MB']\n"
-    assert "target_megabytes = [" in (tmp_path / "run" / "config.toml").read_text()
+    assert "target_megabytes = [" in (begun_dir / "config.toml").read_text()
 
 
 def test_a_shard_that_cannot_be_read_is_wrong_usage(tmp_path):
@@ -190,11 +199,11 @@ def test_status_is_data_on_stdout(tmp_path):
     assert "4,711" in answer.stdout
 
 
-def test_an_error_of_ours_is_told_without_a_traceback(tmp_path):
+def test_an_error_of_ours_is_told_without_a_traceback(begun_dir):
     answer = train(
         "from potstill.errors import TrainingError\n"
         "raise TrainingError('no memory left', where='step 3', hint='lower train.batch_size')",
-        tmp_path / "run",
+        begun_dir,
     )
     assert answer.returncode == 1
     assert answer.stdout == ""
@@ -203,8 +212,8 @@ def test_an_error_of_ours_is_told_without_a_traceback(tmp_path):
     )
 
 
-def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(tmp_path):
-    answer = train("return {}['no such key']", tmp_path / "run")
+def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(begun_dir):
+    answer = train("return {}['no such key']", begun_dir)
     assert answer.returncode == 1
     assert answer.stdout == ""
     assert "Traceback" not in answer.stderr
@@ -212,25 +221,25 @@ def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(tmp_pat
     assert "hint: this is a defect of potstill; --verbose shows where" in answer.stderr
 
 
-def test_a_full_gpu_is_no_defect(tmp_path):
-    answer = train("import torch\nraise torch.OutOfMemoryError('CUDA is full')", tmp_path / "run")
+def test_a_full_gpu_is_no_defect(begun_dir):
+    answer = train("import torch\nraise torch.OutOfMemoryError('CUDA is full')", begun_dir)
     assert answer.returncode == 1
     assert answer.stderr.startswith("error: OutOfMemoryError: CUDA is full\n")
     assert "hint: the GPU's memory is short" in answer.stderr
     assert "defect" not in answer.stderr
 
 
-def test_verbose_shows_where_an_unexpected_error_happened(tmp_path):
-    answer = train("return {}['no such key']", tmp_path / "run", "--verbose")
+def test_verbose_shows_where_an_unexpected_error_happened(begun_dir):
+    answer = train("return {}['no such key']", begun_dir, "--verbose")
     assert answer.returncode == 1
     assert "Traceback" in answer.stderr
     assert "in run_stage" in answer.stderr
 
 
-def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
+def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(begun_dir):
     body = "import time\nprint('ready', flush=True)\ntime.sleep(300)"
     process = subprocess.Popen(
-        fake_train(body, "train", tmp_path / "run"),
+        fake_train(body, "train", begun_dir),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -242,7 +251,7 @@ def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    with RunDirectory(tmp_path / "run").locked():
+    with RunDirectory(begun_dir).locked():
         pass
 
 
