@@ -8,6 +8,7 @@ libraries are imported inside functions only.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from importlib import import_module, metadata
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from potstill.errors import PotstillError
+from potstill.files import FULL_HINT
 from potstill.terminal import printable
 
 OUR_ERROR = 1
@@ -118,7 +120,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger(__name__).debug("the traceback", exc_info=True)
-        hint = FULL_GPU if type(error).__name__ == "OutOfMemoryError" else DEFECT
-        text = f"error: {type(error).__name__}: {error}\n  hint: {hint}"
+        text = f"error: {type(error).__name__}: {error}\n  hint: {_hint(error)}"
         print(printable(text), file=sys.stderr)  # noqa: T201
         sys.exit(getattr(error, "exit_code", OUR_ERROR))
+
+
+def _hint(error: Exception) -> str:
+    """Return what helps where an error is not ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FULL_HINT
+    return FULL_GPU if type(error).__name__ == "OutOfMemoryError" else DEFECT

@@ -43,7 +43,7 @@ from potstill.chat import chat_template_sha256, tokenizer_sha256, with_thinking
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
 from potstill.facts.shared import FurtherTeacher
-from potstill.files import write_text_atomically
+from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
@@ -327,8 +327,9 @@ def _refuse_other_teacher(teacher: LoadedTeacher, session: StageSession) -> None
     """Record the teacher, or check that it is the one that sampled the parts on disk."""
     path, facts = _record_path(session, teacher.name), teacher.facts
     if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
-        write_text_atomically(path, json.dumps(facts))
+        with disk_errors("recording the teacher", path):
+            path.parent.mkdir(exist_ok=True)
+            write_text_atomically(path, json.dumps(facts))
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     if before != facts:

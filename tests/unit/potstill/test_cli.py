@@ -229,6 +229,14 @@ def test_a_full_gpu_is_no_defect(begun_dir):
     assert "defect" not in answer.stderr
 
 
+def test_a_full_disk_is_no_defect(begun_dir):
+    answer = train("raise OSError(28, 'No space left on device')", begun_dir)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: OSError: [Errno 28] No space left on device\n")
+    assert "hint: free disk space" in answer.stderr
+    assert "defect" not in answer.stderr
+
+
 def test_verbose_shows_where_an_unexpected_error_happened(begun_dir):
     answer = train("return {}['no such key']", begun_dir, "--verbose")
     assert answer.returncode == 1
