@@ -32,6 +32,7 @@ from serve.errors import (
 from serve.keys import Reservation
 from serve.metrics import Metrics, Stopwatch
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.chunks import thinking_in
 from serve.wire.completions import Completion, CompletionRequest
 from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
 from serve.wire.models import ModelCard, model_card
@@ -383,8 +384,6 @@ def _num_tokens(answer: JsonObject) -> int:
 def _written_tokens(choice: JsonObject) -> int:
     """Estimate the tokens of a choice or a piece of it, which has at least one if it has a text."""
     said = choice.get("delta") or choice.get("message") or {}
-    # Thinking may come under both of its names.
-    thinking = said.get("reasoning_content") or said.get("reasoning")
-    parts = (choice.get("text"), said.get("content"), thinking, said.get("tool_calls"))
+    parts = (choice.get("text"), said.get("content"), thinking_in(said), said.get("tool_calls"))
     num_characters = sum(len(str(one)) for one in parts if one)
     return max(int(num_characters > 0), num_characters // CHARACTERS_PER_TOKEN)

@@ -263,13 +263,13 @@ class Experiment:
         is_student = asked.place.variant == config.student
         variant = config.teacher if is_student else config.student
         # The first choice's text is compared; nobody pays for more.
-        unused = {name for name in ONLY_FOR_CLIENTS if getattr(asked.request, name) is not None}
+        unused = {
+            name: value
+            for name, value in ONLY_FOR_CLIENTS.items()
+            if getattr(asked.request, name) is not None
+        }
         request = asked.request.model_copy(
-            update={
-                "model": config.model_of(variant),
-                "stream": False,
-                **{name: ONLY_FOR_CLIENTS[name] for name in unused},
-            }
+            update={"model": config.model_of(variant), "stream": False, **unused}
         )
         shadow = replace(
             asked,

@@ -27,7 +27,7 @@ from serve.errors import (
 from serve.keys import rate_limited
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.wire.chunks import REASONING
+from serve.wire.chunks import REASONING, thinking_in
 from serve.wire.models import ModelCard, model_card
 from serve.wire.shared import PERSONAL, CompletionUsage, JsonObject
 
@@ -218,7 +218,7 @@ def _plain(choice: JsonObject) -> JsonObject:
     name = "message" if "message" in choice else "delta"
     said = choice[name]
     plain = {key: said[key] for key in ("role", "content", "tool_calls") if said.get(key)}
-    if thinking := said.get("reasoning_content") or said.get("reasoning"):
+    if thinking := thinking_in(said):
         plain |= dict.fromkeys(REASONING, thinking)
     if name == "message":
         plain = {"role": "assistant", "content": "", "refusal": None} | plain

@@ -25,8 +25,8 @@ MAX_WAITING_BYTES = 8 << 20
 class Shadow(Generic[T]):
     """A bounded queue with its workers, at which owners take turns.
 
-    When it is full, the owner with most in it loses its newest request: nobody's requests keep
-    others' from being answered, so nobody decides alone which pairs are judged.
+    When it is full, the owner with most in it loses its newest request. So no owner keeps others'
+    requests from being answered, or decides alone which pairs are judged.
 
     Args:
         answer: Generates one answer; the first exception is logged.

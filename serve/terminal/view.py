@@ -16,6 +16,7 @@ from rich.text import Text
 
 from potstill.terminal import printable
 from serve.terminal.server import Answer
+from serve.wire.chunks import thinking_in
 
 LEAST_WIDTH = 40
 """Of one answer, in columns."""
@@ -60,9 +61,8 @@ def _panel(answer: Answer, width: int) -> Panel:
 
 def _text(answer: Answer) -> Text:
     message = answer.message
-    thinking = message.get("reasoning_content") or message.get("reasoning") or ""
     parts = [
-        (thinking, "dim italic"),
+        (thinking_in(message), "dim italic"),
         (message.get("content") or "", ""),
         *((_call(one), "bold cyan") for one in message.get("tool_calls") or ()),
         (answer.error, "red"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,11 @@ REASONING: tuple[Literal["reasoning_content"], Literal["reasoning"]] = (
 )
 """Both spellings of a message's thinking."""
 NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def thinking_in(said: Mapping[str, Any]) -> str:
+    """Return the thinking of a message or a piece of it; it may come under both of its names."""
+    return next((said[name] for name in REASONING if said.get(name)), "")
 
 
 class ChunkAssembler:

@@ -221,19 +221,27 @@ def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(begun_d
     assert "hint: this is a defect of potstill; --verbose shows where" in answer.stderr
 
 
-def test_a_full_gpu_is_no_defect(begun_dir):
-    answer = train("import torch\nraise torch.OutOfMemoryError('CUDA is full')", begun_dir)
+@pytest.mark.parametrize(
+    ("body", "error", "hint"),
+    [
+        (
+            "import torch\nraise torch.OutOfMemoryError('CUDA is full')",
+            "OutOfMemoryError: CUDA is full",
+            "the GPU's memory is short",
+        ),
+        (
+            "raise OSError(28, 'No space left on device')",
+            "OSError: [Errno 28] No space left on device",
+            "free disk space",
+        ),
+    ],
+    ids=["gpu", "disk"],
+)
+def test_what_is_full_is_no_defect(begun_dir, body, error, hint):
+    answer = train(body, begun_dir)
     assert answer.returncode == 1
-    assert answer.stderr.startswith("error: OutOfMemoryError: CUDA is full\n")
-    assert "hint: the GPU's memory is short" in answer.stderr
-    assert "defect" not in answer.stderr
-
-
-def test_a_full_disk_is_no_defect(begun_dir):
-    answer = train("raise OSError(28, 'No space left on device')", begun_dir)
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("error: OSError: [Errno 28] No space left on device\n")
-    assert "hint: free disk space" in answer.stderr
+    assert answer.stderr.startswith(f"error: {error}\n")
+    assert f"hint: {hint}" in answer.stderr
     assert "defect" not in answer.stderr
 
 
