@@ -63,7 +63,8 @@ def compare(
         *([] if prompts is None else [f"compare.prompts={json.dumps(str(prompts))}"]),
     ]
     choice = replace(choice, overrides=(*choice.overrides, *given))
-    run_stage(STAGE, choice, run_directory, force=force)
+    table: Any = resolve(choice, run_directory)[STAGE.name]
+    run_stage(STAGE, choice, run_directory, force=force, goes_on=table.needs_run)
     raise exit_with(Outcome(run_directory.facts(ComparisonFacts).outcome))
 
 

@@ -165,11 +165,11 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "quantize", "plan", "baseline", "curve", "label", "update"]
+    "verb", ["train", "quantize", "compare", "plan", "baseline", "curve", "label", "update"]
 )
 def test_a_mistyped_run_is_an_error_and_nothing_is_made(tmp_path, verb):
     answer = potstill(verb, tmp_path / "run")
-    assert (answer.returncode, answer.stdout) == (70 if verb == "update" else 1, "")
+    assert (answer.returncode, answer.stdout) == (70 if verb in ("compare", "update") else 1, "")
     assert answer.stderr.startswith("error: there is no run in this directory\n")
     assert not (tmp_path / "run").exists()
 
