@@ -19,15 +19,20 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 from benchmarks._llama_cpp import CACHE_DIR, built, python_sources
-from potstill.models.files import find_local_gguf
+from potstill.models.dequantized import dequantized_checkpoint
+from potstill.models.files import find_gguf, find_local_gguf
 from potstill.models.named import SMOLLM2_135M
 from potstill.processes import end_with_parent, free_port
 from potstill.rundir import RunDirectory
+from serve.backends.config import VllmConfig
+from serve.backends.vllm import MODULE, server_arguments
 from tests.fixtures.facts import gguf_facts, gguf_file
 
 MODEL = "student"
 NUM_THREADS = len(os.sched_getaffinity(0))
-READY_SECONDS = 120
+READY_SECONDS = 600
+"""vLLM compiles its model first."""
+VLLM_CACHE_BYTES = 2 << 30
 PEERS_DIR = CACHE_DIR.parent / "peers"
 PEERS_PACKAGE = "starlette-context==0.3.6"
 """A package that llama_cpp.server imports and potstill does not need."""
@@ -149,6 +154,26 @@ def llama_cpp_server(setting: Setting, port: int, *, interrupts: bool = False) -
     return [sys.executable, "-m", "llama_cpp.server", *arguments]
 
 
+def vllm_server(setting: Setting, port: int) -> list[str]:
+    """Return the command of vLLM's server for the file's weights, in bfloat16.
+
+    It gets as many threads as the others; by itself it takes one less.
+    """
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": setting.threads}
+    options = ("--dtype=bfloat16", f"--kv-cache-memory-bytes={VLLM_CACHE_BYTES}")
+    arguments = server_arguments(
+        MODEL,
+        dequantized_checkpoint(find_gguf(str(setting.gguf_path))),
+        VllmConfig(options=options),
+        port=port,
+        context_tokens=setting.context_tokens,
+        max_parallel=setting.num_parallel,
+        sampling={},
+    )
+    settings = [f"{name}={value}" for name, value in threads.items()]
+    return ["env", *settings, sys.executable, "-m", MODULE, *arguments]
+
+
 COMMANDS: dict[str, Callable[[Setting, int], list[str]]] = {
     "potstill": potstill,
     "llama-server": llama_server,
@@ -157,6 +182,7 @@ COMMANDS: dict[str, Callable[[Setting, int], list[str]]] = {
     "llama_cpp.server as it comes": lambda setting, port: llama_cpp_server(
         setting, port, interrupts=True
     ),
+    "vLLM": vllm_server,
 }
 
 

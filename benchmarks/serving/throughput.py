@@ -7,7 +7,8 @@ how many times a peer's ours is: the mean of the rounds' own ratios with its int
 1 where ours is better.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
-batches, once told not to cut a stream off for the next request, and once as it comes.
+batches, once told not to cut a stream off for the next request, and once as it comes; vLLM, with
+the same weights in bfloat16.
 
 Usage: throughput.py [--gguf FILE] [--streams 1 4 16 64] [--rounds N] [--threads N]
     [--servers NAME ...]
