@@ -34,8 +34,8 @@ from potstill.tables import read_conversation_batches
 
 PORT = 8010
 NUM_SAMPLES = 5
-TAIL_BYTES = 1 << 16
-"""Of the student's answers, what is read: the newest."""
+CURVE_BYTES, ANSWER_BYTES = 1 << 26, 1 << 16
+"""What is read of the metrics and of the student's answers: the newest."""
 NUM_POINTS = 400
 """Of a curve; a longer one is thinned."""
 STALE_SECONDS = 600.0
@@ -120,16 +120,19 @@ def curves_of(path: Path) -> list[Curve]:
     if not path.is_file():
         return []
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for row in map(_row_of, lines):
-            step = row.get("step")
-            if row.get("stage") == "student" and isinstance(step, int):
-                # A resumed training measures some steps again.
-                for key in CURVES.keys() & row.keys():
-                    value = row[key]
-                    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
-                        found[key][step] = value
+    for row in _newest_rows(path, CURVE_BYTES):
+        step = row.get("step")
+        if row.get("stage") == "student" and isinstance(step, int) and _is_finite(step):
+            # A resumed training measures some steps again.
+            for key in CURVES.keys() & row.keys():
+                if _is_finite(row[key]):
+                    found[key][step] = row[key]
     return [_curve(CURVES[key], found[key]) for key in CURVES if len(found[key]) > 1]
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a JSON value is a number that a float can hold."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _curve(title: str, values: dict[int, float]) -> Curve:
@@ -186,25 +189,27 @@ def _answers(run_directory: RunDirectory) -> list[Mapping[str, Any]]:
     for directory in (run_directory.partial_dir("student"), run_directory.stage_dir("student")):
         path = directory / "generations.jsonl"
         if path.is_file():
-            with path.open("rb") as stream:
-                stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-                lines = stream.read().decode(errors="replace").splitlines()
             rows = [
                 row
-                for row in map(_row_of, lines)
+                for row in _newest_rows(path, ANSWER_BYTES)
                 if {"step", "answer", "finish_reason"} <= row.keys()
             ]
             return [row for row in rows if row["step"] == rows[-1]["step"]]
     return []
 
 
-def _row_of(line: str) -> dict[str, Any]:
-    """Return a line of JSON; without keys where it is damaged."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
+def _newest_rows(path: Path, num_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yield the objects at the end of a file of JSON lines, without damaged lines."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - num_bytes))
+        lines = stream.read(num_bytes).splitlines()
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            yield row
 
 
 def _samples(run_directory: RunDirectory) -> Sequence[Mapping[str, Any]]:

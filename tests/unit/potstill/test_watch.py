@@ -15,6 +15,7 @@ from socket import gethostname
 
 import pytest
 
+from potstill import watch
 from potstill.progress import published, track
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
@@ -58,8 +59,10 @@ def test_what_was_measured_on_the_way_is_a_curve(metrics_path):
 def test_other_stages_damaged_lines_and_figures_that_are_none_are_no_points(metrics_path):
     write(metrics_path, [row(1, loss=2.0), row(2, loss=float("nan")), row(3, loss=1.0)])
     with metrics_path.open("a") as stream:
-        for strange in (row(4, loss="9"), row(5, loss=10**400), row("6", loss=9.0)):
-            stream.write(f"{json.dumps(strange)}\n")
+        strange = (row(4, loss="9"), row(5, loss=10**400), row("6", loss=9.0))
+        for one in (*strange, row(10**400, loss=9.0)):
+            stream.write(f"{json.dumps(one)}\n")
+        stream.write("[" * 100_000 + "\n")
         stream.write('{"stage": "gguf", "loss": 9}\n{"stage": "student", "st')
     (curve,) = curves_of(metrics_path)
     assert len(curve.points.split()) == 2
@@ -76,6 +79,12 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(metrics_path):
     (curve,) = curves_of(metrics_path)
     assert len(curve.points.split()) <= NUM_POINTS + 2
     assert curve.last_step == 10 * NUM_POINTS
+
+
+def test_of_large_metrics_the_newest_are_read(metrics_path, monkeypatch):
+    write(metrics_path, [row(step, loss=9.0 if step < 50 else 1.0) for step in range(100)])
+    monkeypatch.setattr(watch, "CURVE_BYTES", metrics_path.stat().st_size // 3)
+    assert curves_of(metrics_path)[0].high == "1"
 
 
 def test_without_metrics_there_are_no_curves(metrics_path):
