@@ -137,9 +137,15 @@ class Storage:
             return await asyncio.to_thread(connected)
 
     async def record(self, record: AnswerRecord) -> None:
-        """Store an answer, waiting for the commit for a moment; a failure is logged."""
+        """Store an answer, waiting for the commit for a moment; a failure is logged.
+
+        A database that is late already keeps no further client waiting.
+        """
+        done = self._submit_record(record)
+        if self._writer.is_late:
+            return
         try:
-            await _committed(self._submit_record(record))
+            await _committed(done)
         except Exception as error:
             logger.error("an answer is not recorded in time: %s", type(error).__name__)
 

@@ -31,8 +31,13 @@ MAX_BATCH = 256
 """Jobs in one transaction; more would only delay the first of them."""
 
 RETRY_SECONDS = 0.05
-LOCK_SECONDS = 60.0
-"""How long jobs wait for another process's lock before they fail."""
+LATE_SECONDS = 1.0
+"""How long jobs have waited for the database when it is late."""
+WAIT_SECONDS = 60.0
+"""How long jobs wait for another process's lock, or for PostgreSQL to start again, before they
+fail."""
+PASSING = ("08", "57P")
+"""SQLSTATE classes of connections that are lost, and of a server that ends or begins."""
 
 Work = Callable[[Connection], Any]
 
@@ -64,6 +69,8 @@ class Writer:
         self._after_chore = after_chore
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
+        self.is_late = False
+        """Whether the database keeps jobs waiting, or has done so until they failed."""
         self._kept: list[_Job] = []
         """Jobs that are repeated, in the order of arrival."""
         self._num_bytes = 0
@@ -140,18 +147,20 @@ class Writer:
     def _do(self, batch: list[_Job]) -> None:
         """Commit all jobs together; if that fails, one by one, so that a bad job fails alone.
 
-        While another process holds a lock, they wait for it together.
+        While another process holds a lock, or PostgreSQL starts again, they wait together.
         """
         if not batch:
             return
-        error = self._attempt(batch)
-        deadline = time.monotonic() + LOCK_SECONDS
-        while _is_locked(error) and time.monotonic() < deadline and not self._is_closed:
+        started = time.monotonic()
+        error, waited = self._attempt(batch), 0.0
+        while _is_passing(error) and waited < WAIT_SECONDS and not self._is_closed:
+            self.is_late = self.is_late or waited > LATE_SECONDS
             time.sleep(RETRY_SECONDS)
-            error = self._attempt(batch)
+            error, waited = self._attempt(batch), time.monotonic() - started
+        self.is_late = _is_passing(error)
         if error is None:
             return
-        if len(batch) > 1 and not _is_locked(error):
+        if len(batch) > 1 and not _is_passing(error):
             for job in batch:
                 self._do([job])
             return
@@ -182,5 +191,10 @@ class Writer:
         return None
 
 
-def _is_locked(error: Exception | None) -> bool:
-    return isinstance(error, OperationalError) and "locked" in str(error.orig)
+def _is_passing(error: Exception | None) -> bool:
+    """Return whether the same work may be committed a moment later."""
+    if not isinstance(error, OperationalError):
+        return False
+    # Of PostgreSQL's driver; None where the server could not say why.
+    state = getattr(error.orig, "sqlstate", "")
+    return "locked" in str(error.orig) or state is None or state.startswith(PASSING)

@@ -1,4 +1,4 @@
-"""Live traffic on the real server: 10,000 users under ramps, a teacher that is down, kill -9."""
+"""Live traffic on the real server: 10,000 users, a teacher or database that is down, kill -9."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
 from potstill.rundir import RunDirectory
 from serve.experiment.assignment import choose
+from tests.fixtures.postgresql import postgresql
 from tests.fixtures.served import KEY, Server, run_of_gguf
 from tests.fixtures.tiny_gguf import write_tiny_gguf
+from tests.fixtures.waiting import eventually
 
 NUM_USERS, NUM_CLIENTS, SALT = 10_000, 8, "a salt"
 USERS = [f"user-{number}" for number in range(NUM_USERS)]
@@ -169,10 +174,11 @@ def test_an_unavailable_teacher_fails_shadows_but_no_client(serve):
     assert (student["exposures"], student["errors"]) == (200, 0)
 
 
-def answered_until(server: Server, number: signal.Signals, num_answers: int) -> list[str]:
-    """Let clients ask until so many answers came, then end the server; return all their ids."""
+@contextmanager
+def clients(server: Server, may_fail: threading.Event) -> Iterator[list[str]]:
+    """Let clients ask during the block; yields the ids of the answers that they get."""
     received: list[str] = []
-    is_ended = threading.Event()
+    is_over = threading.Event()
 
     def ask(client: int) -> None:
         connection = connect(server)
@@ -180,23 +186,33 @@ def answered_until(server: Server, number: signal.Signals, num_answers: int) -> 
             try:
                 status, _, answer_id = post(connection, f"{client}-{count}")
             except (OSError, http.client.HTTPException):
-                assert is_ended.is_set()
+                assert may_fail.is_set()
                 return
             if status == 200:
                 received.append(answer_id)
             else:
-                assert is_ended.is_set()
+                assert may_fail.is_set()
+            if is_over.is_set():
+                return
 
-    threads = [threading.Thread(target=ask, args=(client,)) for client in range(NUM_CLIENTS)]
-    for thread in threads:
-        thread.start()
-    while len(received) < num_answers:
-        is_ended.wait(0.01)
-    is_ended.set()
-    server.process.send_signal(number)
-    server.process.wait(60)
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        asking = [pool.submit(ask, client) for client in range(NUM_CLIENTS)]
+        try:
+            yield received
+        finally:
+            is_over.set()
+        for one in asking:
+            one.result(60)
+
+
+def answered_until(server: Server, number: signal.Signals, num_answers: int) -> list[str]:
+    """Let clients ask until so many answers came, then end the server; return all their ids."""
+    may_fail = threading.Event()
+    with clients(server, may_fail) as received:
+        assert eventually(lambda: len(received) >= num_answers)
+        may_fail.set()
+        server.process.send_signal(number)
+        server.process.wait(60)
     return received
 
 
@@ -221,6 +237,34 @@ def test_a_server_that_is_ended_loses_nothing_that_a_client_has(serve, tmp_path,
     assert len(stored) <= len(received) + NUM_CLIENTS * len(moments)
     again = serve(1, 1)
     assert sum(one["exposures"] for one in results(again)["variants"]) == len(stored)
+
+
+@pytest.mark.parametrize(
+    ("number", "num_times"),
+    [
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 10, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, 10, marks=pytest.mark.nightly),  # its fast shutdown
+    ],
+)
+def test_a_database_that_is_ended_and_started_again_loses_nothing_that_a_client_has(
+    serve, number, num_times
+):
+    with postgresql() as database:
+        server = serve(1, 1, storage={"url": database.url})
+        with clients(server, threading.Event()) as received:
+            for _ in range(num_times):
+                time.sleep(random.uniform(0.5, 1))
+                database.end(number)
+                time.sleep(random.uniform(0, 3))
+                database.start()
+        server.stop()  # writes what waits
+        engine = create_engine(database.url)
+        with engine.connect() as connection:
+            stored = {row[0] for row in connection.execute(text("select id from answers"))}
+        engine.dispose()
+    assert len(received) > NUM_CLIENTS * num_times
+    assert {*received} == stored
 
 
 def test_a_cascade_over_a_real_model_is_decided_by_its_own_confidence(serve):

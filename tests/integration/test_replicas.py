@@ -1,10 +1,11 @@
 """Two real servers behind a real nginx, with the configuration that deploy/ gives."""
 
 import asyncio
+import os
+import random
 import signal
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.serving._load import Load, load
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
 from potstill.processes import free_port
 from tests.fixtures.lanes import require
+from tests.fixtures.waiting import eventually
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 MAIN = "daemon off; pid {directory}/pid; error_log stderr; events {{}} http {{ include {site}; }}"
@@ -51,11 +53,11 @@ class Cluster:
         (directory / "site.conf").write_text(site)
         main = MAIN.format(directory=directory, site=directory / "site.conf")
         (directory / "nginx.conf").write_text(main)
-        nginx = [require("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
-        self._nginx = subprocess.Popen(nginx)
-        stack.callback(self._stop_nginx)
+        config_path = directory / "nginx.conf"
+        self._command = [require("nginx"), "-p", str(directory), "-c", str(config_path)]
         self.url = f"http://127.0.0.1:{port}"
-        self._wait_for_nginx()
+        self.start_nginx()
+        stack.callback(self.end_nginx)
 
     def _server(self, number: int) -> Server:
         port = self._ports[number]
@@ -69,14 +71,15 @@ class Cluster:
     def load(self) -> Load:
         return asyncio.run(load(f"{self.url}/v1", BODIES, NUM_STREAMS, KEY))
 
-    def load_while(self, signal_number: signal.Signals, number: int) -> Load:
-        """Send all requests, and a signal to a server in the middle."""
+    def load_while(self, end: Callable[[], object]) -> Load:
+        """Send all requests, and end something when a server works on some."""
 
         async def both() -> Load:
             asking = asyncio.create_task(load(f"{self.url}/v1", BODIES, NUM_STREAMS, KEY))
-            while not self.num_active(number):
+            while not self.num_active(1):
                 await asyncio.sleep(0.05)
-            self.servers[number].process.send_signal(signal_number)
+            await asyncio.sleep(random.uniform(0, 0.5))
+            end()
             return await asking
 
         return asyncio.run(both())
@@ -93,18 +96,20 @@ class Cluster:
         lines = [line for line in text.splitlines() if all(part in line for part in parts)]
         return sum(float(line.split()[-1]) for line in lines)
 
-    def _stop_nginx(self) -> None:
-        self._nginx.terminate()
+    def start_nginx(self) -> None:
+        self._nginx = subprocess.Popen(self._command, start_new_session=True)
+        assert eventually(self._nginx_answers)
+
+    def end_nginx(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End nginx with its workers."""
+        os.killpg(self._nginx.pid, number)
         self._nginx.wait(10)
 
-    def _wait_for_nginx(self) -> None:
-        for _ in range(100):
-            try:
-                assert httpx.get(f"{self.url}/readyz").status_code == 200
-                return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError("nginx does not answer")
+    def _nginx_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
 
 
 @pytest.fixture(scope="module")
@@ -140,19 +145,43 @@ def test_the_door_is_that_of_the_servers(cluster):
 
 
 def test_a_server_is_taken_away_and_brought_back_without_a_failed_request(cluster, expected):
-    done = cluster.load_while(signal.SIGTERM, 1)
-    assert cluster.servers[1].process.wait(60) == 0
+    server = cluster.servers[1].process
+    done = cluster.load_while(server.terminate)
+    assert server.wait(60) == 0
     assert [answer.failure for answer in done.answers] == [None] * len(BODIES)
     assert [answer.text for answer in done.answers] == expected
     cluster.start_again(1)
 
 
 def test_a_server_that_is_killed_loses_only_what_it_was_answering(cluster, expected):
-    done = cluster.load_while(signal.SIGKILL, 1)
-    cluster.servers[1].process.wait(10)
+    server = cluster.servers[1].process
+    done = cluster.load_while(server.kill)
+    server.wait(10)
     assert 1 <= done.num_failed <= NUM_STREAMS
-    whole = [
-        (a.text, text) for a, text in zip(done.answers, expected, strict=True) if not a.failure
-    ]
-    assert all(text == said for said, text in whole)
+    assert_whole_ones_are_right(done, expected)
     assert cluster.load().num_failed == 0
+    cluster.start_again(1)
+
+
+@pytest.mark.parametrize(
+    ("number", "num_times"),
+    [
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 10, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGTERM, 10, marks=pytest.mark.nightly),
+    ],
+)
+def test_what_nginx_breaks_off_frees_its_place(cluster, expected, number, num_times):
+    for _ in range(num_times):
+        done = cluster.load_while(lambda: cluster.end_nginx(number))
+        assert done.num_failed >= 1
+        assert_whole_ones_are_right(done, expected)
+        assert eventually(lambda: not any(map(cluster.num_active, range(2))))
+        cluster.start_nginx()
+    done = cluster.load()
+    assert [answer.text for answer in done.answers] == expected
+
+
+def assert_whole_ones_are_right(done: Load, expected: list[str]) -> None:
+    pairs = zip(done.answers, expected, strict=True)
+    assert all(answer.text == text for answer, text in pairs if not answer.failure)
