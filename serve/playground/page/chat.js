@@ -241,7 +241,8 @@ function finish(turn, answers, { content, isBlind, askedTheSame }) {
     one.offerCopy();
   }
   if (canVote) turn.append(voteBar(answers, isBlind));
-  turn.append(button("Retry", () => retry(turn, answers, content), { class: "small retry" }));
+  const place = answers.length > 1 ? turn : answers[0].actions;
+  place.append(button("Retry", () => retry(turn, answers, content), { class: "small retry" }));
 }
 
 function voteBar(answers, isBlind) {
