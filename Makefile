@@ -37,7 +37,7 @@ test: programs check
 		tests/e2e tests/fuzz tests/integration tests/unit
 	@$(BIN)/python -m tests.fixtures.lanes report
 
-# What is too long for each change: the soak for 15 minutes, a million inputs for parsers, a server
+# What is too long for each change: the soak for an hour, a million inputs for parsers, a server
 # and stages that are ended at random moments, full disks, more families through every stage.
 nightly: programs
 	$(PYTEST) --durations=20 -m nightly tests
