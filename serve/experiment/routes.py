@@ -17,7 +17,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from potstill import former_names
 from serve.api.request_log import REQUEST_ID
@@ -167,6 +167,9 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
     voter_hash = live.storage.hashed("voter", voter)
 
     def work(connection: Connection) -> None:
+        same = [tables.votes.c[name] == value for name, value in row.items()]
+        if connection.scalar(select(tables.votes.c.number).where(*same)):
+            return  # it was committed, and the connection lost before that was known
         number = connection.scalar(
             insert(tables.votes).values(row).returning(tables.votes.c.number)
         )

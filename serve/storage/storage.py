@@ -141,11 +141,10 @@ class Storage:
 
         A database that is late already keeps no further client waiting.
         """
-        done = self._submit_record(record)
-        if self._writer.is_late:
-            return
         try:
-            await _committed(done)
+            done = self._submit_record(record)
+            if not self._writer.is_late:
+                await _committed(done)
         except Exception as error:
             logger.error("an answer is not recorded in time: %s", type(error).__name__)
 
