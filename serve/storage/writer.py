@@ -36,8 +36,8 @@ LATE_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 """How long jobs wait for another process's lock, or for PostgreSQL to start again, before they
 fail."""
-PASSING = ("08", "57P")
-"""SQLSTATE classes of connections that are lost, and of a server that ends or begins."""
+TRANSIENT_STATES = ("08", "57P")
+"""How the SQLSTATEs begin of a lost connection, and of a server that stops or starts."""
 
 Work = Callable[[Connection], Any]
 
@@ -153,14 +153,14 @@ class Writer:
             return
         started = time.monotonic()
         error, waited = self._attempt(batch), 0.0
-        while _is_passing(error) and waited < WAIT_SECONDS and not self._is_closed:
+        while _is_transient(error) and waited < WAIT_SECONDS and not self._is_closed:
             self.is_late = self.is_late or waited > LATE_SECONDS
             time.sleep(RETRY_SECONDS)
             error, waited = self._attempt(batch), time.monotonic() - started
-        self.is_late = _is_passing(error)
+        self.is_late = _is_transient(error)
         if error is None:
             return
-        if len(batch) > 1 and not _is_passing(error):
+        if len(batch) > 1 and not _is_transient(error):
             for job in batch:
                 self._do([job])
             return
@@ -191,10 +191,12 @@ class Writer:
         return None
 
 
-def _is_passing(error: Exception | None) -> bool:
+def _is_transient(error: Exception | None) -> bool:
     """Return whether the same work may be committed a moment later."""
     if not isinstance(error, OperationalError):
         return False
-    # Of PostgreSQL's driver; None where the server could not say why.
-    state = getattr(error.orig, "sqlstate", "")
-    return "locked" in str(error.orig) or state is None or state.startswith(PASSING)
+    if "locked" in str(error.orig):
+        return True
+    # SQLite has no SQLSTATE; PostgreSQL's is None where the server could not send one.
+    sqlstate = getattr(error.orig, "sqlstate", "")
+    return sqlstate is None or sqlstate.startswith(TRANSIENT_STATES)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.storage import opened
-from serve.storage.writer import _is_passing
+from serve.storage.writer import _is_transient
 from tests.fixtures.waiting import eventually
 
 from .conftest import record
@@ -23,7 +23,9 @@ def test_a_database_that_is_late_keeps_only_the_first_client_waiting(tmp_path, m
     with opened(StorageConfig(), path) as storage:
         with closing(sqlite3.connect(path)) as other:
             other.execute("BEGIN IMMEDIATE")
-            for number in range(3):
+            asyncio.run(storage.record(record(0)))
+            assert eventually(lambda: storage._writer.is_late)
+            for number in (1, 2):
                 asyncio.run(storage.record(record(number)))
             other.rollback()
         query = select(tables.answers.c.id).order_by(tables.answers.c.id)
@@ -40,7 +42,7 @@ class DriverError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (DriverError("database is locked"), True),
         (DriverError("unable to open database file"), False),
@@ -50,5 +52,5 @@ class DriverError(Exception):
         (DriverError("could not extend file", sqlstate="53100"), False),
     ],
 )
-def test_locks_and_lost_connections_pass_and_full_disks_do_not(error, passing):
-    assert _is_passing(OperationalError("insert", {}, error)) is passing
+def test_locks_and_lost_connections_are_transient_and_full_disks_are_not(error, transient):
+    assert _is_transient(OperationalError("insert", {}, error)) is transient
