@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
 
+import psutil
+
 from benchmarks._llama_cpp import CACHE_DIR, built, python_sources
 from potstill.models.dequantized import dequantized_checkpoint
 from potstill.models.files import find_gguf, find_local_gguf
@@ -59,6 +61,22 @@ class Server:
     name: str
     base_url: str
     process: subprocess.Popen[bytes]
+
+    def suspend(self) -> None:
+        """Stop its processes until `resume`: vLLM's use a core and a half while nothing is asked."""
+        for process in self._processes():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.process.poll() is not None:
+            return []
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
 
 
 def embedded_gguf() -> Path:
@@ -205,11 +223,12 @@ def running(
             env=environment,
             preexec_fn=end_with_parent(),
         )
+    server = Server(name, f"http://127.0.0.1:{port}/v1", process)
     try:
-        base_url = f"http://127.0.0.1:{port}/v1"
-        _wait_until_ready(process, f"{base_url}/models", log_path)
-        yield Server(name, base_url, process)
+        _wait_until_ready(process, f"{server.base_url}/models", log_path)
+        yield server
     finally:
+        server.resume()
         process.terminate()
         try:
             process.wait(10)

@@ -1,7 +1,8 @@
 """Our server beside its peers under load: `python benchmarks/serving/throughput.py`.
 
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
-same machine; every server runs, and they take turns at each number of concurrent streams. Prints
+same machine; the servers take turns at each number of concurrent streams, and those whose turn it
+is not are suspended. Prints
 tokens per second, time to the first token (TTFT), time between tokens (ITL), failed requests, and
 how many times a peer's ours is: the mean of the rounds' own ratios with its interval of 90%, above
 1 where ours is better.
@@ -32,6 +33,7 @@ from benchmarks.serving._servers import (
     COMMANDS,
     MODEL,
     NUM_THREADS,
+    Server,
     Setting,
     all_running,
     embedded_gguf,
@@ -87,8 +89,11 @@ def main() -> None:
         setting = Setting(given.gguf, Path(name), threads=given.threads)
         with all_running(given.servers, setting) as servers:
             for server in servers:
-                asyncio.run(load(server.base_url, bodies(2, 900_000), 2))
-            print(f"{given.gguf.name}, {setting.threads} threads, {NUM_TOKENS} tokens an answer")
+                answered(server, bodies(2, 900_000), 2)
+            print(
+                f"{given.gguf.name}, {setting.threads} threads, {NUM_TOKENS} tokens an answer",
+                flush=True,
+            )
             salt = 1000
             for num_streams in given.streams:
                 found: dict[str, list[Load]] = {name: [] for name in given.servers}
@@ -97,10 +102,17 @@ def main() -> None:
                     turn = number % len(servers)
                     for server in servers[turn:] + servers[:turn]:
                         asked = bodies(REQUESTS.get(num_streams, 2 * num_streams), salt)
-                        done = asyncio.run(load(server.base_url, asked, num_streams))
-                        found[server.name].append(done)
+                        found[server.name].append(answered(server, asked, num_streams))
                     salt += 1000
                 table(num_streams, found)
+
+
+def answered(server: Server, asked: Sequence[dict[str, Any]], num_streams: int) -> Load:
+    """Let a server alone have the machine, and ask it."""
+    server.resume()
+    done = asyncio.run(load(server.base_url, asked, num_streams))
+    server.suspend()
+    return done
 
 
 def table(num_streams: int, found: dict[str, list[Load]]) -> None:
