@@ -32,7 +32,10 @@ def paths(tmp_path_factory):
     return base_path, imatrix_path
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=[pytest.mark.nightly] * (one == "IQ1_M")) for one in QUANTIZED],
+)
 def test_every_type_is_made_with_an_importance_matrix(paths, tmp_path, name):
     base_path, imatrix_path = paths
     quantize_file(base_path, tmp_path / "made.gguf", name, 1, imatrix_path=imatrix_path)

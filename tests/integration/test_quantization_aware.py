@@ -109,6 +109,7 @@ def test_an_interrupted_phase_goes_on_and_ends_alike(tiny_run, tmp_path, interru
     assert alike(weights(tiny_run), weights(whole))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("on_one_device")
 def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path, monkeypatch):
     """FSDP2 on a CPU, after the same first phase: each quantizes its own rows."""
