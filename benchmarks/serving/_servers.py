@@ -63,7 +63,7 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def suspend(self) -> None:
-        """Stop its processes until `resume`: vLLM's use a core and a half while nothing is asked."""
+        """Stop its processes until `resume`; idle ones of vLLM use a core and a half."""
         for process in self._processes():
             process.suspend()
 
