@@ -8,10 +8,10 @@ import os
 
 # Threads of GNU's OpenMP, which llama.cpp and torch use, wait for each other in loops that occupy a
 # core, by default for so long that two programs on the same cores can stop each other. They sleep
-# after 1,000 rounds with this. Without the policy it is 100 where a process has more such threads
-# than cores, as any server has, and each wait costs a switch of threads. Intel's OpenMP would never
-# sleep with the policy; it keeps its default of 200 ms. docs/explanation/serving-measured.md has
-# the figures.
+# after 1,000 iterations with this. Without the policy they do so after 100 where a process has more
+# such threads than cores, as a server of two models has, and most waits become context switches.
+# Intel's OpenMP would never sleep with the policy, so it keeps its default of 200 ms.
+# docs/explanation/serving-measured.md has the figures.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "active"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -24,6 +24,7 @@ from potstill.processes import child_process
 
 SPIN_COUNTS = (None, 0, 1_000, 10_000)
 """None is libgomp's default: 300,000 where a machine has a core for each thread."""
+SET_BY_POTSTILL = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 NEIGHBOR = """
 import torch
 torch.set_num_threads({num_threads})
@@ -59,24 +60,24 @@ def measure(
     spin_count: int | None, has_neighbor: bool, arguments: argparse.Namespace
 ) -> tuple[float, float]:
     """Return the mean and the longest time of a token in a process of its own, in seconds."""
-    # A policy keeps potstill from setting the count; an empty one leaves libgomp's default.
-    default = {"OMP_WAIT_POLICY": ""}
-    own = default if spin_count is None else {"GOMP_SPINCOUNT": str(spin_count)}
+    # This process has imported potstill. A policy keeps a child's potstill from setting the count;
+    # an empty one leaves libgomp's default.
+    clean = {name: text for name, text in os.environ.items() if name not in SET_BY_POTSTILL}
+    default = clean | {"OMP_WAIT_POLICY": ""}
+    own = default if spin_count is None else clean | {"GOMP_SPINCOUNT": str(spin_count)}
     given = ("--gguf", str(arguments.gguf), "--tokens", str(arguments.tokens))
     command = [sys.executable, __file__, "--decode", *given, "--threads", str(arguments.threads)]
     with ExitStack() as stack:
         if has_neighbor:
             source = NEIGHBOR.format(num_threads=arguments.threads)
             beside = [sys.executable, "-c", source]
-            environment = os.environ | default | {"OMP_PROC_BIND": "true"}
+            environment = default | {"OMP_PROC_BIND": "true"}
             neighbor = stack.enter_context(
                 child_process(beside, stdout=subprocess.PIPE, env=environment)
             )
             assert neighbor.stdout is not None
             neighbor.stdout.readline()
-        done = subprocess.run(
-            command, env=os.environ | own, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
     mean, longest = map(float, done.stdout.split())
     return mean, longest
 

@@ -1,11 +1,10 @@
 """Our server beside its peers under load: `python benchmarks/serving/throughput.py`.
 
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
-same machine; the servers take turns at each number of concurrent streams, and those whose turn it
-is not are suspended. Prints
-tokens per second, time to the first token (TTFT), time between tokens (ITL), failed requests, and
-how many times a peer's ours is: the mean of the rounds' own ratios with its interval of 90%, above
-1 where ours is better.
+same machine; the servers take turns at each number of concurrent streams, and the others are
+suspended meanwhile. Prints tokens per second, time to the first token (TTFT), time between tokens
+(ITL), failed requests, and how many times a peer's ours is: the mean of the rounds' own ratios with
+its interval of 90%, above 1 where ours is better.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
 batches, once told not to cut a stream off for the next request, and once as it comes; vLLM, with

@@ -197,6 +197,7 @@ def _is_transient(error: Exception | None) -> bool:
         return False
     if "locked" in str(error.orig):
         return True
-    # SQLite has no SQLSTATE; PostgreSQL's is None where the server could not send one.
+    # Errors of SQLite have no `sqlstate`. One of PostgreSQL's driver is None if the connection was
+    # lost before the server sent a code.
     sqlstate = getattr(error.orig, "sqlstate", "")
     return sqlstate is None or sqlstate.startswith(TRANSIENT_STATES)
