@@ -10,12 +10,7 @@ CPUINFO_PATH = Path("/proc/cpuinfo")
 
 
 def has_amx() -> bool:
-    """Return whether the processor has Intel's matrix tiles (AMX), on which llama.cpp crashes.
-
-    Where a compiler has optimized the tiles' configuration away, the first product of a quantized
-    matrix ends the process (github.com/ggml-org/llama.cpp/issues/20824, seen with llama-cpp-python
-    0.3.36). Models loaded with `use_extra_bufts = False` do not use tiles.
-    """
+    """Return whether the processor has Intel's matrix tiles (AMX)."""
     return "amx_tile" in features()
 
 

@@ -62,6 +62,13 @@ class Server:
     base_url: str
     process: subprocess.Popen[bytes]
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let a suspended server run, and suspend it again."""
+        self.resume()
+        yield
+        self.suspend()
+
     def suspend(self) -> None:
         """Stop its processes until `resume`; idle ones of vLLM use a core and a half."""
         for process in self._processes():
@@ -239,7 +246,7 @@ def running(
 
 @contextmanager
 def all_running(names: Sequence[str], setting: Setting) -> Iterator[list[Server]]:
-    """Start servers, each with the whole machine to itself as long as the others are idle."""
+    """Start servers; each is suspended until its turn, so that it has the machine to itself."""
     if any(name.startswith("llama_cpp") for name in names):
         _install_what_peers_import()
     with ExitStack() as stack:
@@ -249,6 +256,7 @@ def all_running(names: Sequence[str], setting: Setting) -> Iterator[list[Server]
             command = COMMANDS[name](setting, port)
             log_path = setting.directory / f"{number}.log"
             servers.append(stack.enter_context(running(name, command, port, log_path)))
+            servers[-1].suspend()
         yield servers
 
 

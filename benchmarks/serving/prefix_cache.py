@@ -61,7 +61,8 @@ def main() -> None:
                 for server in servers:
                     cold, warm = found.setdefault(server.name, ([], []))
                     for times, question in ((cold, "Who are you?"), (warm, "What is rain?")):
-                        answer = asyncio.run(ask(server.base_url, chat(number, question)))
+                        with server.turn():
+                            answer = asyncio.run(ask(server.base_url, chat(number, question)))
                         times.append(answer.first_token_seconds)
     print(f"{given.gguf.name}, {setting.threads} threads")
     for name, (cold, warm) in found.items():

@@ -67,7 +67,8 @@ def main() -> None:
             for number in range(given.rounds + 1):
                 for server in servers:
                     for streams in given.streams:
-                        found = asyncio.run(load(server.base_url, asked, streams))
+                        with server.turn():
+                            found = asyncio.run(load(server.base_url, asked, streams))
                         if found.num_failed:
                             raise SystemExit(f"{server.name}: {found.num_failed} answers failed")
                         if number:  # The first round fills caches.

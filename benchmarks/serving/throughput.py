@@ -107,11 +107,9 @@ def main() -> None:
 
 
 def answered(server: Server, asked: Sequence[dict[str, Any]], num_streams: int) -> Load:
-    """Let a server alone have the machine, and ask it."""
-    server.resume()
-    done = asyncio.run(load(server.base_url, asked, num_streams))
-    server.suspend()
-    return done
+    """Ask a server, which alone has the machine."""
+    with server.turn():
+        return asyncio.run(load(server.base_url, asked, num_streams))
 
 
 def table(num_streams: int, found: dict[str, list[Load]]) -> None:

@@ -117,7 +117,8 @@ def main() -> None:
         with all_running(given.servers, setting) as servers:
             for number in range(100, 101 + given.rounds):
                 for server in servers:
-                    times = asyncio.run(chat(server.base_url, number))
+                    with server.turn():
+                        times = asyncio.run(chat(server.base_url, number))
                     found.setdefault(server.name, []).append(times)
     print(f"{given.family}, {setting.threads} threads, turn {NUM_TURNS}")
     first, *_ = found

@@ -6,7 +6,9 @@ import pytest
 
 from potstill.errors import ContextLengthError
 from potstill.llama import context as subject
-from potstill.llama.context import log_softmax, measuring, measuring_params
+from potstill.llama.context import Context, log_softmax, measuring, measuring_params
+from potstill.llama.model import LlamaModel
+from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 TOKEN_IDS = list(range(100, 150))
 
@@ -35,6 +37,19 @@ def test_logits_follow_each_position_whatever_the_batch(context, monkeypatch, st
     parts = list(context.logits(TOKEN_IDS, start))
     assert max(map(len, parts)) <= 16
     np.testing.assert_allclose(np.concatenate(parts), whole_TV[start:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_logits_are_the_same_whatever_kernels_compute_them(tmp_path, width):
+    write_tiny_gguf(tmp_path / "tiny.gguf", width=width)
+    logits = []
+    for repacks in (True, False):
+        with (
+            LlamaModel(tmp_path / "tiny.gguf", repacks=repacks) as model,
+            Context(model, measuring_params(64, 1)) as context,
+        ):
+            logits += context.logits(TOKEN_IDS, 0)
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
 
 
 def test_kept_tokens_are_not_evaluated_again(context, monkeypatch):
