@@ -3,8 +3,8 @@
 First the processor time of what is done for each request before it is answered: microseconds to
 check a body as JSON, beside those to parse it, and to find a key among a hundred. Then, with
 `--against DIRECTORY`, the tokens per second of this version and of a checkout of another one, in
-turns. The goal is at least 0.98 of a version without the measures, such as the commit before
-serve/api/json_body.py.
+turns, in the same environment. The goal is at least 0.98 of a version without the measures, such as
+74a097bf.
 
 Usage: measures.py [--against DIRECTORY] [--gguf FILE] [--rounds N] [--requests N] [--streams N]
 """
@@ -15,6 +15,8 @@ import argparse
 import asyncio
 import hashlib
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ from statistics import median
 
 from benchmarks.serving._load import load
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
+from benchmarks.serving.throughput import paired_ratio
 from potstill.processes import free_port
 from serve.api.json_body import check_json
 from serve.keys import Key, KeyEntry, Keyring
@@ -35,6 +38,12 @@ TEXTS = {
     "emoji": "\N{GRINNING FACE}" * 3000,
 }
 """Python's clients escape what is not ASCII, each emoji as two surrogates."""
+MAKE_RUN = """
+import sys
+from pathlib import Path
+from benchmarks.serving._servers import run_of
+run_of(*map(Path, sys.argv[1:]))
+"""
 
 
 def body_of(text: str) -> dict[str, object]:
@@ -66,21 +75,31 @@ def measure_checks(rounds: int) -> None:
 
 
 def measure_servers(setting: Setting, other: Path, given: argparse.Namespace) -> None:
-    """Print the tokens per second of both versions, and their ratio in each round."""
+    """Print the tokens per second of both versions, and their ratio with its interval of 90%."""
     bodies = [body_of(f"Write a story about the number {n}.") for n in range(given.requests)]
     with ExitStack() as stack:
         servers = []
-        for name, directory in (("this", Path.cwd()), ("other", other)):
+        for name, version in (("this", Path.cwd()), ("other", other)):
+            run_dir = setting.directory / name
+            _make_run(version, setting.gguf_path, run_dir)
             port = free_port()
-            command = ["env", "-C", str(directory), *potstill(setting, port)]
+            command = ["env", "-C", str(version), *potstill(setting, port, run_dir=run_dir)]
             log_path = setting.directory / f"{name}.log"
             servers.append(stack.enter_context(running(name, command, port, log_path)))
-        ratios = []
-        for _ in range(given.rounds):
-            rates = [_tokens_per_second(one, bodies, given.streams) for one in servers]
-            ratios.append(rates[0] / rates[1])
-            print(f"this {rates[0]:7.1f} tokens/s, other {rates[1]:7.1f}, ratio {ratios[-1]:.3f}")
-        print(f"median ratio {median(ratios):.3f}")
+        found = []
+        for number in range(given.rounds + 1):
+            order = servers if number % 2 else servers[::-1]
+            rates = {one.name: _tokens_per_second(one, bodies, given.streams) for one in order}
+            if number:  # The first round warms up.
+                found.append((rates["this"], rates["other"]))
+        this, that = map(median, zip(*found, strict=True))
+        print(f"this {this:.1f} tokens/s, other {that:.1f}, ratio {paired_ratio(found)}")
+
+
+def _make_run(version: Path, gguf_path: Path, run_dir: Path) -> None:
+    """Let a version make the run that it serves: older ones do not read newer facts."""
+    command = [sys.executable, "-c", MAKE_RUN, str(gguf_path), str(run_dir)]
+    subprocess.run(["env", "-u", "PYTHONPATH", *command], cwd=version, check=True)
 
 
 def _tokens_per_second(
