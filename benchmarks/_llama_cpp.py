@@ -14,12 +14,13 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
+from potstill.processor import has_amx
+
 CACHE_DIR = Path(__file__).resolve().parents[1] / ".cache" / "llama.cpp"
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "BUILD_SHARED_LIBS": "OFF",
     "GGML_NATIVE": "ON",
-    "CMAKE_CXX_FLAGS": "-fno-dse",  # as set-up compiles it, see potstill/llama/tiles.py
     "LLAMA_BUILD_APP": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
@@ -27,6 +28,8 @@ OPTIONS = {
     "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
+NO_TILES = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+"""llama.cpp crashes on Intel's matrix tiles, see `has_amx`; potstill does not use them either."""
 
 
 def built(target: str) -> Path:
@@ -46,7 +49,10 @@ def _built(target: str) -> Path:
     if program.is_file():
         return program
     if not (build_dir / "build.ninja").is_file():
-        settings = [f"-D{name}={value}" for name, value in OPTIONS.items()]
+        options = dict(OPTIONS)
+        if has_amx():
+            options |= {"CMAKE_C_FLAGS": NO_TILES, "CMAKE_CXX_FLAGS": NO_TILES}
+        settings = [f"-D{name}={value}" for name, value in options.items()]
         _run(
             "cmake", "-G", "Ninja", "-S", str(llama_cpp_sources()), "-B", str(build_dir), *settings
         )

@@ -10,7 +10,14 @@ CPUINFO_PATH = Path("/proc/cpuinfo")
 
 
 def has_amx() -> bool:
-    """Return whether the processor has Intel's matrix tiles (AMX)."""
+    """Return whether the processor has Intel's matrix tiles (AMX), on which llama.cpp crashes.
+
+    Where a compiler has optimized the tiles' configuration away, the first product of a quantized
+    matrix ends the process (github.com/ggml-org/llama.cpp/issues/20824, seen with llama-cpp-python
+    0.3.36). `-fno-dse` keeps it, but oneDNN resets it: after a product of PyTorch in bfloat16, the
+    next one of llama.cpp in the same thread is an invalid instruction. Models loaded with
+    `use_extra_bufts = False` do not use tiles.
+    """
     return "amx_tile" in features()
 
 

@@ -28,6 +28,7 @@ from transformers import AutoTokenizer
 from benchmarks._llama_cpp import built
 from potstill.checkpoints import find_checkpoint
 from potstill.models.named import SMOLLM2_135M
+from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, write_base_gguf
@@ -63,7 +64,9 @@ def write_text(run_dir: Path, split: str, path: Path) -> None:
 
 def tool(name: str, *arguments: object) -> str:
     """Run one of llama.cpp's tools; return what it prints."""
-    options = ["--threads", NUM_THREADS] if name != "llama-quantize" else []
+    options = ["--threads", NUM_THREADS, "--no-repack"] if name != "llama-quantize" else []
+    if not has_amx():
+        options = [one for one in options if one != "--no-repack"]
     command = [built(name), *arguments, *options]
     done = subprocess.run([str(one) for one in command], check=True, capture_output=True, text=True)
     return done.stdout + done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
-from potstill.llama.tiles import has_tiles, multiplies_on_tiles
+from potstill.processor import has_amx
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ def quoted_errors() -> str:
     return "; ".join(_errors) or "llama.cpp gave no reason"
 
 
-def model_params(path: Path, *, for_measurement: bool = False, repacks: bool = True) -> Any:  # noqa: ANN401  (a ctypes struct)
-    """Return the parameters with which a file is loaded; matrix tiles are off where they fail.
+def model_params(*, for_measurement: bool = False, repacks: bool = True) -> Any:  # noqa: ANN401  (a ctypes struct)
+    """Return the parameters with which a model is loaded; AMX kernels are off where they crash.
 
     Args:
         for_measurement: Stay on the CPU, and refuse invalid blocks such as scales that are not
@@ -56,7 +55,7 @@ def model_params(path: Path, *, for_measurement: bool = False, repacks: bool = T
         repacks: Whether weights may be copied into formats that compute faster.
     """
     params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = repacks and (not has_tiles() or multiplies_on_tiles(path))
+    params.use_extra_bufts = repacks and not has_amx()
     if for_measurement:
         params.n_gpu_layers = 0
         params.check_tensors = True

@@ -53,9 +53,7 @@ class LlamaModel:
             raise ArtifactError("the model file does not exist", where=path)
         forget_errors()
         self.path = path
-        params = model_params(
-            path, for_measurement=for_measurement, repacks=repacks and not vocabulary_only
-        )
+        params = model_params(for_measurement=for_measurement, repacks=repacks)
         params.vocab_only = vocabulary_only
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
