@@ -38,6 +38,8 @@ VLLM_CACHE_BYTES = 2 << 30
 PEERS_DIR = CACHE_DIR.parent / "peers"
 PEERS_PACKAGE = "starlette-context==0.3.6"
 """A package that llama_cpp.server imports and potstill does not need."""
+SET_BY_POTSTILL = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables that this process has because it has imported potstill."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Server:
             return []
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what potstill has set: a child is to have its own defaults."""
+    return {name: text for name, text in os.environ.items() if name not in SET_BY_POTSTILL}
 
 
 def embedded_gguf() -> Path:
@@ -220,7 +227,10 @@ def running(
     Args:
         key: What our server is to ask for.
     """
-    environment = {**os.environ, "PYTHONPATH": str(PEERS_DIR), "POTSTILL_API_KEY": key or ""}
+    environment = clean_environment() | {
+        "PYTHONPATH": str(PEERS_DIR),
+        "POTSTILL_API_KEY": key or "",
+    }
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command,

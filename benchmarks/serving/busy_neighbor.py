@@ -11,7 +11,6 @@ Usage: busy_neighbor.py [--gguf FILE] [--tokens N] [--rounds N] [--threads N]
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -19,12 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.serving._servers import NUM_THREADS, embedded_gguf
+from benchmarks.serving._servers import NUM_THREADS, clean_environment, embedded_gguf
 from potstill.processes import child_process
 
 SPIN_COUNTS = (None, 0, 1_000, 10_000)
 """None is libgomp's default: 300,000 where a machine has a core for each thread."""
-SET_BY_POTSTILL = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 NEIGHBOR = """
 import torch
 torch.set_num_threads({num_threads})
@@ -60,24 +58,24 @@ def measure(
     spin_count: int | None, has_neighbor: bool, arguments: argparse.Namespace
 ) -> tuple[float, float]:
     """Return the mean and the longest time of a token in a process of its own, in seconds."""
-    # This process has imported potstill. A policy keeps a child's potstill from setting the count;
-    # an empty one leaves libgomp's default.
-    clean = {name: text for name, text in os.environ.items() if name not in SET_BY_POTSTILL}
-    default = clean | {"OMP_WAIT_POLICY": ""}
-    own = default if spin_count is None else clean | {"GOMP_SPINCOUNT": str(spin_count)}
+    # A policy keeps potstill in a child from setting the count; an empty one leaves libgomp's
+    # default.
+    default = {"OMP_WAIT_POLICY": ""}
+    tested = default if spin_count is None else {"GOMP_SPINCOUNT": str(spin_count)}
     given = ("--gguf", str(arguments.gguf), "--tokens", str(arguments.tokens))
     command = [sys.executable, __file__, "--decode", *given, "--threads", str(arguments.threads)]
     with ExitStack() as stack:
         if has_neighbor:
             source = NEIGHBOR.format(num_threads=arguments.threads)
             beside = [sys.executable, "-c", source]
-            environment = default | {"OMP_PROC_BIND": "true"}
+            environment = clean_environment() | default | {"OMP_PROC_BIND": "true"}
             neighbor = stack.enter_context(
                 child_process(beside, stdout=subprocess.PIPE, env=environment)
             )
             assert neighbor.stdout is not None
             neighbor.stdout.readline()
-        done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+        environment = clean_environment() | tested
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     mean, longest = map(float, done.stdout.split())
     return mean, longest
 

@@ -3,8 +3,7 @@
 First the processor time of what is done for each request before it is answered: microseconds to
 check a body as JSON, beside those to parse it, and to find a key among a hundred. Then, with
 `--against DIRECTORY`, the tokens per second of this version and of a checkout of another one, in
-turns, in the same environment. The goal is at least 0.98 of a version without the measures, such as
-74a097bf.
+turns. The goal is at least 0.98 of a version without the measures, such as 74a097bf.
 
 Usage: measures.py [--against DIRECTORY] [--gguf FILE] [--rounds N] [--requests N] [--streams N]
 """

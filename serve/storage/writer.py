@@ -197,7 +197,7 @@ def _is_transient(error: Exception | None) -> bool:
         return False
     if "locked" in str(error.orig):
         return True
-    # Errors of SQLite have no `sqlstate`. One of PostgreSQL's driver is None if the connection was
-    # lost before the server sent a code.
+    # Errors of SQLite have no attribute `sqlstate`. Those of PostgreSQL's driver have None there if
+    # the connection was lost before the server sent a code.
     sqlstate = getattr(error.orig, "sqlstate", "")
     return sqlstate is None or sqlstate.startswith(TRANSIENT_STATES)

@@ -34,7 +34,7 @@ def paths(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(one, marks=[pytest.mark.nightly] * (one == "IQ1_M")) for one in QUANTIZED],
+    [pytest.param(one, marks=pytest.mark.nightly if one == "IQ1_M" else ()) for one in QUANTIZED],
 )
 def test_every_type_is_made_with_an_importance_matrix(paths, tmp_path, name):
     base_path, imatrix_path = paths
